@@ -1,0 +1,34 @@
+"""The one extension; everything else is in pyproject.toml.
+
+Switches, read from the environment so that a plain ``pip install`` needs none of them:
+FASTEMIT_LINETRACE=1  line tracing, for coverage of the .pyx
+FASTEMIT_DEBUG=1      no optimisation, symbols, assertions on the structs' invariants
+FASTEMIT_SANITIZE=address,undefined  the sanitizers to compile in
+"""
+
+import os
+import sys
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+
+LINETRACE = os.environ.get("FASTEMIT_LINETRACE") == "1"
+DEBUG = os.environ.get("FASTEMIT_DEBUG") == "1"
+SANITIZE = os.environ.get("FASTEMIT_SANITIZE", "")
+
+macros = [("CYTHON_TRACE_NOGIL", "1"), ("CYTHON_USE_SYS_MONITORING", "0")] if LINETRACE else []
+if DEBUG:
+    macros.append(("FASTEMIT_ASSERT", "1"))
+unix = sys.platform != "win32"
+cflags = (["-O0", "-g3"] if DEBUG else ["-O3"]) if unix else []
+sanitizer = [f"-fsanitize={SANITIZE}", "-fno-omit-frame-pointer", "-g"] if SANITIZE else []
+
+extension = Extension(
+    "fastemit._buffer",
+    ["src/fastemit/_buffer.pyx"],
+    define_macros=macros,
+    extra_compile_args=cflags + sanitizer,
+    extra_link_args=sanitizer,
+)
+directives = {"language_level": 3, "embedsignature": True, "linetrace": LINETRACE, "cdivision": True}
+setup(ext_modules=cythonize([extension], compiler_directives=directives))

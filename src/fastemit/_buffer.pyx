@@ -1,0 +1,778 @@
+"""The native event buffer: `EventBuffer` takes events in, `Batch` hands them out.
+
+It knows JSON, bytes, counts and memory; nothing of HTTP, threads or policy. `_ring.pxd` is the C below it.
+
+Thread safety: every method may be called from any thread at any time. The one lock is `critical_section(self)`
+on the `EventBuffer` ("the ring lock"): free-threaded builds take a real lock there; elsewhere it is the GIL, which
+costs nothing and which no other thread and no signal handler can take away between two lines of C. It covers copies
+and counters only: `str()`, orjson and every allocation of a Python object, which may run the garbage collector and
+with it any code at all, come before it or after it.
+"""
+
+cimport cython
+from cpython.buffer cimport PyBUF_FORMAT, PyBUF_ND, PyBUF_STRIDES, PyBUF_WRITABLE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.dict cimport PyDict_Copy, PyDict_Next, PyDict_SetItem
+from cpython.object cimport PyObject
+from libc.stdint cimport UINT32_MAX, int64_t
+from libc.string cimport memcpy, memset
+
+from fastemit._ring cimport (
+    CLOSED,
+    IN_FLIGHT,
+    LIMBO,
+    OVERFLOW,
+    OVERSIZE,
+    PREFIX_LEN,
+    PUT_FULL,
+    PUT_NO_MEMORY,
+    PUT_OK,
+    REJECTED,
+    PutResult,
+    Ring,
+    Segment,
+    event_size,
+    ring_drop_oldest,
+    ring_full,
+    ring_give_back,
+    ring_oldest,
+    ring_put,
+    ring_settle,
+    ring_split,
+    ring_start_over,
+    ring_take,
+    ring_trim,
+    ring_wrong,
+    seg_bytes,
+    seg_enclose,
+    seg_free,
+    seg_release,
+    seg_stamp,
+    verify,
+)
+
+import json
+from collections.abc import Mapping
+
+import orjson
+
+
+cdef extern from "Python.h":
+    # Declared on PyObject*, so that a walk over a dict takes no references.
+    bint PyUnicode_CheckExact(PyObject* o) noexcept
+    bint PyDict_CheckExact(object o) noexcept
+    PyObject* PyDict_GetItemWithError(object d, object key) except? NULL
+
+
+cdef extern from * nogil:
+    """
+    /* Counts the forks that this process is the child of, also those that run no Python hook (uWSGI forks in C).
+       Reading it costs a load, where asking for the process id costs a system call on every event. */
+    static long fastemit_forks = 0;
+    #ifdef _WIN32
+    static int fastemit_watch_forks(void) { return 0; }
+    #else
+    #include <pthread.h>
+    static void fastemit_in_child(void) { fastemit_forks++; }
+    static int fastemit_watch_forks(void) { return pthread_atfork(NULL, NULL, fastemit_in_child); }
+    #endif
+    """
+    long forks "fastemit_forks"
+    int watch_forks "fastemit_watch_forks" ()
+
+
+if watch_forks() != 0:
+    raise MemoryError("pthread_atfork has no memory left for fastemit's handler")
+
+cdef object orjson_dumps = orjson.dumps
+cdef object orjson_loads = orjson.loads
+# What the reference sends with: its rules for keys, and ASCII escapes, which carry lone surrogates.
+cdef object json_encode = json.JSONEncoder(separators=(",", ":")).encode
+cdef object json_loads = json.loads
+cdef str STM_KEY = "stm"
+
+cdef extern from "Python.h":
+    const Py_ssize_t NO_LIMIT "PY_SSIZE_T_MAX"
+
+cdef enum:
+    DROP_REASON_COUNT = 4
+
+# What `append` has to tell its caller; see `EventBuffer.notify`.
+NOTIFY_NEVER = 0
+NOTIFY_WHEN_DUE = 1
+NOTIFY_ALWAYS = 2
+
+cdef object STORED = 0
+cdef object CALL = 1
+
+MIN_REQUEST_BYTES = 1024
+MAX_REQUEST_BYTES = 1 << 30
+
+
+cdef extern from *:
+    """
+    /* str(number) in a third of the time that it takes by way of int.__str__: timestamps are ints, and in every event. */
+    static PyObject* fastemit_decimal(long long number) {
+        char digits[20];
+        char* at = digits + sizeof(digits);
+        unsigned long long left = number < 0 ? 0ULL - (unsigned long long) number : (unsigned long long) number;
+        PyObject* text;
+        do {
+            *--at = (char) ('0' + left % 10);
+            left /= 10;
+        } while (left);
+        if (number < 0) {
+            *--at = '-';
+        }
+        text = PyUnicode_New(digits + sizeof(digits) - at, 127);
+        if (text != NULL) {
+            memcpy(PyUnicode_DATA(text), at, (size_t) (digits + sizeof(digits) - at));
+        }
+        return text;
+    }
+    """
+    str decimal "fastemit_decimal" (long long number)
+    long long PyLong_AsLongLongAndOverflow(object number, int* overflow) except? -1
+    bint PyLong_CheckExact(object o) noexcept
+
+
+cdef object text_of(object value):
+    """`str(value)`."""
+    cdef int overflow = 0
+    cdef long long number
+    if PyLong_CheckExact(value):
+        number = PyLong_AsLongLongAndOverflow(value, &overflow)
+        if not overflow:
+            return decimal(number)
+    return str(value)
+
+
+cdef bytes dump(dict strings):
+    """JSON of a dict whose values are strings. Raises what `json.dumps` raises for the keys that it refuses."""
+    try:
+        return orjson_dumps(strings)
+    except TypeError:
+        return json_encode(strings).encode("ascii")
+
+
+cdef bytes encode_payload(object payload):
+    """JSON of one event, each value as `str(value)`, without an `stm` of the caller's."""
+    cdef PyObject* key = NULL
+    cdef PyObject* value = NULL
+    cdef Py_ssize_t at = 0
+    cdef bint plain = True
+    cdef dict strings
+    if PyDict_CheckExact(payload):
+        while PyDict_Next(payload, &at, &key, &value):
+            if not PyUnicode_CheckExact(value):
+                plain = False
+                break
+        if plain and PyDict_GetItemWithError(payload, STM_KEY) == NULL:
+            return dump(payload)
+        # A copy first: str() below may run code that changes the caller's dict.
+        strings = PyDict_Copy(payload)
+        at = 0
+        while PyDict_Next(strings, &at, &key, &value):
+            if not PyUnicode_CheckExact(value):
+                # Allowed during the walk, since the key is there already.
+                PyDict_SetItem(strings, <object> key, text_of(<object> value))
+    elif isinstance(payload, Mapping) or (
+        hasattr(payload, "keys") and hasattr(payload, "__getitem__") and not isinstance(payload, type)
+    ):
+        names = payload if isinstance(payload, Mapping) else payload.keys()
+        strings = {name: str(payload[name]) for name in names}
+    else:
+        raise TypeError(f"payload must be a mapping of names to values, not {type(payload).__name__}")
+    strings.pop(STM_KEY, None)
+    return dump(strings)
+
+
+cdef list load_events(object document):
+    """The dicts of a JSON array of events."""
+    try:
+        return orjson_loads(document)
+    except ValueError:
+        # A lone surrogate, which orjson refuses to read as it refuses to write it.
+        return json_loads(bytes(document))
+
+
+@cython.final
+cdef class EventBuffer:
+    """Events as ready-made JSON, within bounds of number and bytes.
+
+    Args:
+        capacity: most events queued and in flight together.
+        max_bytes: most bytes that these take in request bodies, `stm` and comma included.
+        max_request_bytes: most bytes of one request body, envelope included (1 KiB to 1 GiB).
+        batch_size: queued events at which a sender is due.
+        byte_limit: queued bytes at which a sender is due; None for no such limit.
+
+    The arguments are those that `Emitter` has checked; here only what would break the ring raises `ValueError`.
+    Thread safety: see the module.
+    """
+
+    cdef Ring ring
+    cdef object __weakref__
+    # Inboxes of the senders that sleep. `append` takes one out and puts a note into it: once for each sleep.
+    cdef list sleepers
+    cdef Py_ssize_t _batch_size
+    cdef Py_ssize_t _byte_limit
+    cdef long _forks               # value of `forks` in the process that this buffer works for
+    cdef bint _closed
+    cdef bint _pressed             # an event was refused for want of room since the last take
+    cdef readonly Py_ssize_t max_request_bytes
+    cdef readonly int64_t signals  # calls of `signal`: `arm` compares it to see that none was missed
+    cdef public int notify         # when `append` returns 1: NOTIFY_NEVER, NOTIFY_WHEN_DUE, NOTIFY_ALWAYS
+    cdef public bint hold          # True while nobody should be woken by an event: a backoff runs
+    cdef public int starving       # threads that have waited long for room: only `urgent` events are taken
+
+    def __cinit__(self, Py_ssize_t capacity, Py_ssize_t max_bytes, Py_ssize_t max_request_bytes,
+                  Py_ssize_t batch_size, object byte_limit=None):
+        memset(&self.ring, 0, sizeof(Ring))
+        if capacity < 1 or max_bytes < 1 or batch_size < 1:
+            raise ValueError(f"capacity, max_bytes and batch_size must be at least 1, not "
+                             f"{capacity}, {max_bytes}, {batch_size}")
+        if not MIN_REQUEST_BYTES <= max_request_bytes <= MAX_REQUEST_BYTES:
+            raise ValueError(f"max_request_bytes must be from {MIN_REQUEST_BYTES} to {MAX_REQUEST_BYTES}, "
+                             f"not {max_request_bytes}")
+        self.ring.max_events = capacity
+        self.ring.max_bytes = max_bytes
+        self.ring.segment_bytes = min(<size_t> max_request_bytes - PREFIX_LEN - 1, <size_t> max_bytes)
+        self.max_request_bytes = max_request_bytes
+        self.sleepers = []
+        self._batch_size = batch_size
+        self.byte_limit = byte_limit
+        self._forks = forks
+        self.notify = NOTIFY_ALWAYS
+
+    def __dealloc__(self):
+        # No Batch is left, since each holds a reference; so nothing is in flight.
+        cdef Segment* seg
+        ring_trim(&self.ring, 0)
+        while self.ring.head != NULL:
+            seg = self.ring.head
+            self.ring.head = seg.next
+            seg_free(&self.ring, seg)
+
+    # -- in ----------------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def encode(payload):
+        """The JSON object of one event as bytes, each value as `str(value)`, without its `stm`.
+
+        Raises `TypeError` for what is no mapping and for keys that JSON has no form for, and whatever the `__str__`
+        of a value raises.
+        """
+        return encode_payload(payload)
+
+    def append(self, payload):
+        """Encode one event and queue it.
+
+        Returns 0 when it is queued and there is nothing to do, 1 when it is queued and `notify` asks for a call, or
+        the encoded event when it is not queued: closed, full, too large, or in a forked child (see `forked`).
+        Raises what `encode` raises, and `MemoryError`; then nothing has changed.
+        """
+        return self._put(encode_payload(payload), False)
+
+    def append_encoded(self, bytes event not None, bint urgent=False):
+        """Queue what `encode` returned; answers as `append` does. `urgent` goes ahead of the starving."""
+        if PyBytes_GET_SIZE(event) < 2:
+            raise ValueError(f"event must be an encoded JSON object, not {event!r}")
+        return self._put(event, urgent)
+
+    cdef object _put(self, bytes event, bint urgent):
+        cdef PutResult result
+        cdef object inbox = None
+        cdef bint due
+        if self._closed or self._forks != forks:
+            return event
+        with cython.critical_section(self):
+            if self.starving and not urgent:
+                result = PUT_FULL
+            else:
+                result = ring_put(&self.ring, PyBytes_AS_STRING(event), PyBytes_GET_SIZE(event))
+            if result == PUT_FULL:
+                self._pressed = True
+            due = self._due()
+            if due and not self.hold and self.sleepers:
+                inbox = self.sleepers.pop()
+            verify(ring_wrong(&self.ring))
+        if inbox is not None:
+            inbox.put(None)
+        if result == PUT_OK:
+            return CALL if self.notify == NOTIFY_ALWAYS or (due and self.notify == NOTIFY_WHEN_DUE) else STORED
+        if result == PUT_NO_MEMORY:
+            raise MemoryError(f"no memory for an event of {PyBytes_GET_SIZE(event)} bytes")
+        return event
+
+    def drop_oldest(self, bytes event not None):
+        """Drop queued events, oldest first, until `event` has room; the number dropped, counted as overflow."""
+        cdef size_t size = event_size(PyBytes_GET_SIZE(event))
+        cdef Ring* ring = &self.ring
+        cdef Py_ssize_t dropped = 0
+        with cython.critical_section(self):
+            while (ring.queued_events + ring.flying_events >= ring.max_events
+                   or ring.queued_bytes + ring.flying_bytes + size > ring.max_bytes):
+                if not ring_drop_oldest(ring):
+                    break
+                dropped += 1
+            verify(ring_wrong(ring))
+        return dropped
+
+    def count_dropped(self, str reason not None):
+        """Count one event that was not queued. `reason` is "overflow", "oversize" or "closed"."""
+        cdef int index = DROPPED_FOR[reason]
+        with cython.critical_section(self):
+            self.ring.dropped[index] += 1
+
+    def too_large(self, bytes event not None):
+        """Whether `event` could not be queued even if the buffer were empty."""
+        cdef size_t length = PyBytes_GET_SIZE(event)
+        return length > UINT32_MAX - 4096 or event_size(length) > self.ring.max_bytes
+
+    def has_room_for(self, bytes event not None):
+        """Whether `event` could be queued now."""
+        cdef size_t size = event_size(PyBytes_GET_SIZE(event))
+        return (self.ring.queued_events + self.ring.flying_events < self.ring.max_events
+                and self.ring.queued_bytes + self.ring.flying_bytes + size <= self.ring.max_bytes)
+
+    # -- out ---------------------------------------------------------------------------------------------------------
+
+    def take(self, max_bytes=None, Py_ssize_t min_events=1):
+        """Hand out the oldest queued events as a `Batch`, or None when nothing is queued.
+
+        Args:
+            max_bytes: bytes of events to aim at; None for as much as a request may carry.
+            min_events: take so many even if they are more bytes than that, up to a request.
+        """
+        cdef size_t aim = self.ring.segment_bytes if max_bytes is None else max(<Py_ssize_t> max_bytes, 1)
+        cdef size_t at_least = max(min_events, 1)
+        cdef Batch batch = Batch.__new__(Batch, self)
+        with cython.critical_section(self):
+            batch.seg = ring_take(&self.ring, aim, at_least)
+            self._pressed = False
+            verify(ring_wrong(&self.ring))
+        return None if batch.seg == NULL else batch
+
+    def snapshot(self):
+        """The queued events as a list of dicts, oldest first; those in flight are not among them."""
+        cdef Segment* seg
+        cdef size_t room = 0, at = 1
+        cdef bytes copy = None
+        cdef char* out
+        while True:
+            with cython.critical_section(self):
+                if self.ring.queued_events == 0:
+                    room = 0
+                elif copy is None or room < self.ring.queued_bytes:
+                    room = self.ring.queued_bytes
+                    copy = None
+                else:
+                    out = PyBytes_AS_STRING(copy)
+                    seg = self.ring.head
+                    while seg != NULL:
+                        memcpy(out + at, seg.data + seg.start, seg_bytes(seg))
+                        at += seg_bytes(seg)
+                        seg = seg.next
+                    out[0] = b"["
+                    out[at - 1] = b"]"
+            if room == 0:
+                return []
+            if at > 1:
+                return load_events(copy[:at])
+            # Room is allocated outside the lock, so it may be too little by the next look.
+            copy = PyBytes_FromStringAndSize(NULL, room + 1)
+
+    # -- waking ------------------------------------------------------------------------------------------------------
+
+    cdef inline bint _due(self) noexcept:
+        return self.ring.queued_events > 0 and (
+            <Py_ssize_t> self.ring.queued_events >= self._batch_size
+            or <Py_ssize_t> self.ring.queued_bytes >= self._byte_limit
+            or self._pressed
+            or ring_full(&self.ring))
+
+    @property
+    def due(self):
+        """Whether there is enough to send: `batch_size`, `byte_limit`, or no room for more."""
+        return self._due()
+
+    def arm(self, inbox, int64_t seen):
+        """Register a sender that is about to wait on `inbox` (anything with `put`). False: look again first.
+
+        Args:
+            inbox: gets one `put(None)` from the first event that makes the buffer due, or from `signal`.
+            seen: the value of `signals` from before the sender looked at what there is to do.
+        """
+        cdef bint armed = False
+        with cython.critical_section(self):
+            if self.signals == seen and (self.hold or not self._due()):
+                self.sleepers.append(inbox)
+                armed = True
+        return armed
+
+    def disarm(self, inbox):
+        """After a wait that timed out. False when somebody has taken the mark: a note is on its way to `inbox`."""
+        try:
+            self.sleepers.remove(inbox)
+        except ValueError:
+            return False
+        return True
+
+    def signal(self, bint everyone=False):
+        """Have one sleeping sender, or each of them, look at what there is to do."""
+        cdef list woken
+        with cython.critical_section(self):
+            self.signals += 1
+            if everyone:
+                woken, self.sleepers = self.sleepers, []
+            else:
+                woken = [self.sleepers.pop()] if self.sleepers else []
+        for inbox in woken:
+            inbox.put(None)
+
+    # -- state -------------------------------------------------------------------------------------------------------
+
+    def close(self):
+        """From here on `append` queues nothing."""
+        self._closed = True
+
+    @property
+    def closed(self):
+        return self._closed
+
+    @property
+    def forked(self):
+        """Whether this process is a child that has not called `after_fork` yet."""
+        return self._forks != forks
+
+    def after_fork(self):
+        """In a forked child: start empty. What the parent had queued and in flight is the parent's to send."""
+        self._forks = forks
+        self.sleepers = []
+        self.signals = 0
+        self._pressed = False
+        self.hold = False
+        self.starving = 0
+        self.notify = NOTIFY_ALWAYS
+        ring_start_over(&self.ring)
+
+    def trim(self, Py_ssize_t keep=1):
+        """Give the memory of spare segments back to the system, but for `keep` of them."""
+        with cython.critical_section(self):
+            ring_trim(&self.ring, max(keep, 0))
+
+    @property
+    def batch_size(self):
+        return self._batch_size
+
+    @batch_size.setter
+    def batch_size(self, Py_ssize_t value):
+        self._batch_size = value
+
+    @property
+    def byte_limit(self):
+        return None if self._byte_limit == NO_LIMIT else self._byte_limit
+
+    @byte_limit.setter
+    def byte_limit(self, value):
+        self._byte_limit = NO_LIMIT if value is None else value
+
+    @property
+    def capacity(self):
+        return self.ring.max_events
+
+    @property
+    def max_bytes(self):
+        return self.ring.max_bytes
+
+    @property
+    def segment_bytes(self):
+        """Most bytes of events in one request."""
+        return self.ring.segment_bytes
+
+    @property
+    def queued_events(self):
+        return self.ring.queued_events
+
+    @property
+    def queued_bytes(self):
+        return self.ring.queued_bytes
+
+    @property
+    def in_flight_events(self):
+        return self.ring.flying_events
+
+    @property
+    def in_flight_bytes(self):
+        return self.ring.flying_bytes
+
+    @property
+    def unsettled_events(self):
+        """Queued and in flight together."""
+        return self.ring.queued_events + self.ring.flying_events
+
+    @property
+    def next_seq(self):
+        """Number that the next event will get; events are numbered in the order of `append`, from 0."""
+        return self.ring.next_seq
+
+    @property
+    def head_seq(self):
+        """Number of the oldest queued event; `next_seq` when none is queued."""
+        return self.ring.head.seq if self.ring.head != NULL else self.ring.next_seq
+
+    @property
+    def oldest_seq(self):
+        """Number of the oldest event that is queued or in flight; `next_seq` when there is none."""
+        cdef int64_t oldest
+        with cython.critical_section(self):
+            oldest = ring_oldest(&self.ring)
+        return oldest
+
+    @property
+    def spare_segments(self):
+        return self.ring.spare_count
+
+    @property
+    def segments(self):
+        """Segments in memory: spare, queued, in flight, or kept by a view of a settled batch."""
+        return self.ring.segment_count
+
+    def counts(self):
+        """One consistent look: (queued events, queued bytes, in flight, sent, sent bytes, retried, dropped dict)."""
+        cdef Ring ring
+        with cython.critical_section(self):
+            ring = self.ring
+        dropped = {reason: ring.dropped[index] for reason, index in DROPPED_FOR.items()}
+        return (ring.queued_events, ring.queued_bytes, ring.flying_events, ring.sent_events, ring.sent_bytes,
+                ring.retried_events, dropped)
+
+    def check(self):
+        """For tests: 0 when the ring's invariants hold, else the number of the first that does not."""
+        return ring_wrong(&self.ring)
+
+
+DROPPED_FOR = {
+    "overflow": <int> OVERFLOW,
+    "rejected": <int> REJECTED,
+    "oversize": <int> OVERSIZE,
+    "closed": <int> CLOSED,
+}
+
+
+cdef class Intake:
+    """The way in for every event: what `Emitter` inherits `input` from, so that it is one call in C.
+
+    Thread safety: as `EventBuffer`'s.
+    """
+
+    cdef EventBuffer _into
+    cdef object _answer
+
+    def _open_intake(self, EventBuffer buffer not None, answer not None):
+        """Say where events go, and what to call with an answer of `EventBuffer.append` that is not 0."""
+        self._into = buffer
+        self._answer = answer
+
+    def input(self, payload):
+        """Take an event: it is encoded and queued, and a sender woken if there is enough to send.
+
+        The event is captured at the call; the caller's mapping is neither kept nor changed. A value is sent as
+        `str(value)`. An `stm` among them is replaced.
+
+        Args:
+            payload: a mapping of names to values.
+
+        Raises:
+            TypeError: `payload` is no mapping, or has a key that JSON has no form for. What the `str()` of a value
+                raises passes through. Nothing is queued then, and the emitter goes on working.
+        """
+        cdef object answer
+        if self._into is None:
+            raise RuntimeError(f"{type(self).__name__}.__init__ has not been called")
+        answer = self._into._put(encode_payload(payload), False)
+        if answer is not STORED:
+            self._answer(answer)
+
+
+# no_gc_clear: __dealloc__ gives the events back to `buffer`, which must still be there.
+@cython.final
+@cython.no_gc_clear
+cdef class Batch:
+    """Events on their way: one request's worth, owned until it is settled.
+
+    It is settled once, by `sent`, `dropped`, `give_back` or `yield_place`; `split` leaves two to settle. One that is
+    garbage collected unsettled gives its events back, so that an error nobody thought of loses none.
+
+    Thread safety: for one thread at a time, the one that sends; the buffer behind it is shared.
+    """
+
+    cdef EventBuffer buffer
+    cdef Segment* seg          # NULL once settled
+
+    def __cinit__(self, EventBuffer buffer not None):
+        self.buffer = buffer
+        self.seg = NULL
+
+    def __dealloc__(self):
+        if self.seg != NULL:
+            with cython.critical_section(self.buffer):
+                self._finish(True, False)
+
+    cdef Segment* _open(self) except NULL:
+        if self.seg == NULL:
+            raise ValueError("the batch is settled already")
+        return self.seg
+
+    cdef bint _finish(self, bint keep, bint to_the_end) noexcept:
+        """Give up the segment: back into the queue, or released. False when it is from before a fork."""
+        cdef Segment* seg = self.seg
+        cdef Ring* ring = &self.buffer.ring
+        cdef bint ours = seg.state == IN_FLIGHT
+        self.seg = NULL
+        if not ours:
+            if seg.exports == 0:
+                seg_free(ring, seg)
+            else:
+                seg.state = LIMBO
+        elif keep:
+            ring_give_back(ring, seg, to_the_end)
+        else:
+            ring_settle(ring, seg)
+        verify(ring_wrong(ring))
+        return ours
+
+    # -- what is in it -----------------------------------------------------------------------------------------------
+
+    def __len__(self):
+        return self._open().count
+
+    @property
+    def nbytes(self):
+        """Bytes that the events take in the body, as they are counted against the bounds."""
+        return seg_bytes(self._open())
+
+    @property
+    def seq(self):
+        """Number of the first event; see `EventBuffer.next_seq`."""
+        return self._open().seq
+
+    @property
+    def oversize(self):
+        """Whether it is one event that is larger than a request should be."""
+        return self._open().oversize
+
+    @property
+    def server_errors(self):
+        """How often it was answered with a server error; kept with the events when they are given back."""
+        return self._open().server_errors
+
+    @server_errors.setter
+    def server_errors(self, int value):
+        self._open().server_errors = value
+
+    def stamp(self, int64_t milliseconds):
+        """Set the `stm` of every event, in milliseconds since 1970 (0 to 9,999,999,999,999)."""
+        cdef Segment* seg = self._open()
+        if not 0 <= milliseconds < 10_000_000_000_000:
+            raise ValueError(f"milliseconds must be from 0 to 9999999999999, not {milliseconds}")
+        seg_stamp(seg, milliseconds)
+
+    def body(self):
+        """The whole request body as a read-only memoryview of the buffer's own memory.
+
+        It stays readable as long as the view lives, whatever becomes of the batch; once the batch is settled, what
+        it reads is no longer defined if the events were kept.
+        """
+        return memoryview(self)
+
+    def __getbuffer__(self, Py_buffer* view, int flags):
+        cdef Segment* seg = self._open()
+        cdef size_t length = seg_enclose(seg)
+        if flags & PyBUF_WRITABLE:
+            raise BufferError("the body of a batch is read-only")
+        # By hand: PyBuffer_FillInfo would leak the None that Cython has put into view.obj.
+        view.buf = seg.data + seg.start - PREFIX_LEN
+        view.obj = self
+        view.len = length
+        view.readonly = True
+        view.itemsize = 1
+        view.format = NULL
+        if flags & PyBUF_FORMAT:
+            view.format = b"B"
+        view.ndim = 1
+        view.shape = &view.len if flags & PyBUF_ND else NULL
+        view.strides = &view.itemsize if (flags & PyBUF_STRIDES) == PyBUF_STRIDES else NULL
+        view.suboffsets = NULL
+        view.internal = seg
+        seg.exports += 1
+
+    def __releasebuffer__(self, Py_buffer* view):
+        cdef Segment* seg = <Segment*> view.internal
+        with cython.critical_section(self.buffer):
+            seg.exports -= 1
+            if seg.exports == 0 and seg.state == LIMBO:
+                seg_release(&self.buffer.ring, seg)
+
+    def decode(self):
+        """The events as a list of dicts with string values, `stm` included."""
+        body = memoryview(self)
+        try:
+            # From the bracket that ends the envelope's start to the one that its end begins with.
+            return load_events(body[PREFIX_LEN - 1:-1])
+        finally:
+            body.release()
+
+    # -- what becomes of it ------------------------------------------------------------------------------------------
+
+    def split(self):
+        """Halve a batch of two or more: returns the first half, keeps the second. `MemoryError` changes nothing."""
+        cdef Segment* seg = self._open()
+        cdef Batch half = Batch.__new__(Batch, self.buffer)
+        if seg.count < 2:
+            raise ValueError(f"a batch of {seg.count} cannot be split")
+        with cython.critical_section(self.buffer):
+            half.seg = ring_split(&self.buffer.ring, seg)
+            verify(ring_wrong(&self.buffer.ring))
+        if half.seg == NULL:
+            raise MemoryError("no memory to split a batch")
+        return half
+
+    def seal(self):
+        """Keep these events in a request of their own: nothing is added to them when they are given back."""
+        self._open().sealed = True
+
+    def sent(self):
+        """Settle: the collector has them."""
+        cdef Segment* seg = self._open()
+        cdef Ring* ring = &self.buffer.ring
+        cdef int64_t events = <int64_t> seg.count
+        cdef int64_t size = <int64_t> seg_bytes(seg)
+        with cython.critical_section(self.buffer):
+            if self._finish(False, False):
+                ring.sent_events += events
+                ring.sent_bytes += size
+
+    def dropped(self, str reason not None):
+        """Settle: nobody will have them. `reason` is "rejected", "oversize" or "overflow"."""
+        cdef int index = DROPPED_FOR[reason]
+        cdef int64_t events = <int64_t> self._open().count
+        with cython.critical_section(self.buffer):
+            if self._finish(False, False):
+                self.buffer.ring.dropped[index] += events
+
+    def give_back(self, bint retried=True):
+        """Settle: they go back to the place in the queue that they came from. `retried` counts them as such."""
+        self._give_back(False, retried)
+
+    def yield_place(self):
+        """Settle: they go to the end of the queue, with new numbers."""
+        self._give_back(True, True)
+
+    cdef int _give_back(self, bint to_the_end, bint retried) except -1:
+        cdef int64_t events = <int64_t> self._open().count
+        with cython.critical_section(self.buffer):
+            if self._finish(True, to_the_end) and retried:
+                self.buffer.ring.retried_events += events
+        return 0
