@@ -1,0 +1,74 @@
+"""The command line: `fastemit <command>`, or `python -m fastemit <command>`.
+
+Each command is a module of this package with `add_parser(subparsers)` and `run(args) -> int`, and a place in
+`_COMMANDS`. It imports what it needs in `run`, so that `fastemit --help` loads no emitter.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn, Protocol
+
+from fastemit._version import __version__
+from fastemit.cli import collector
+
+__all__ = ["main"]
+
+
+class _Command(Protocol):
+    """What a module of this package has to offer."""
+
+    def add_parser(self, subparsers: Any, /) -> argparse.ArgumentParser: ...
+
+    def run(self, args: argparse.Namespace, /) -> int: ...
+
+
+_COMMANDS: tuple[_Command, ...] = (collector,)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reports a usage error in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"fastemit: error: {message} (see {self.prog} --help)\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status: 0, 2 for a usage error, 1 for any other.
+
+    `argv` are the arguments without the program's name, `sys.argv[1:]` by default. Errors are one line on
+    stderr.
+    """
+    parser = _parser()
+    try:
+        args = parser.parse_args(argv)
+        if args.command is None:
+            parser.print_help()
+            return 2
+        status: int = args.run(args)
+        sys.stdout.flush()
+        return status
+    except SystemExit as exit_:  # argparse's way to end, after --help, --version and usage errors
+        return exit_.code if isinstance(exit_.code, int) else 1
+    except BrokenPipeError:
+        # Whoever read the output is gone. The interpreter flushes stdout once more at exit, and would
+        # complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        print(f"fastemit: error: {error.strerror or error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="fastemit", description="Tools around the fastemit Snowplow emitter.")
+    parser.add_argument("--version", action="version", version=f"fastemit {__version__}")
+    subparsers = parser.add_subparsers(title="commands", dest="command", metavar="<command>")
+    for command in _COMMANDS:
+        command.add_parser(subparsers).set_defaults(run=command.run)
+    return parser
