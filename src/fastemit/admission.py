@@ -1,0 +1,121 @@
+"""What becomes of an event that the buffer has not taken: the four overflow policies."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from fastemit._buffer import EventBuffer
+from fastemit.reporting import Reporter
+from fastemit.retry import Backoff
+from fastemit.typing import Overflow
+from fastemit.waiting import STARVING_AFTER, Guard, Inbox, RoomQueue
+
+
+class Admission:
+    """Waits for room, makes some, or drops.
+
+    Thread safety: any thread may call `admit`; `wake` is called with the guard's lock held.
+
+    Those who wait are woken in the order in which they came. A newcomer may be quicker than one who was woken, which
+    keeps a busy buffer from handing each place over by a thread switch; but one that has waited for `STARVING_AFTER`
+    is `urgent`, and while there is such a one the buffer takes nobody else's event.
+
+    Args:
+        buffer: where the events go.
+        backoff: says whether sending works.
+        report: is told of drops.
+        guard: the delivery's.
+        policy: "backpressure", "drop_newest", "drop_oldest" or "block".
+    """
+
+    def __init__(
+        self,
+        buffer: EventBuffer,
+        backoff: Backoff,
+        report: Reporter,
+        guard: Guard,
+        policy: Overflow,
+    ) -> None:
+        self._buffer = buffer
+        self._backoff = backoff
+        self._report = report
+        self._guard = guard
+        self._lock = guard.lock
+        self._policy = policy
+        self._room = RoomQueue()
+
+    def admit(self, event: bytes, make_room: Callable[[], None] | None) -> int:
+        """Queue an encoded event that was refused once, or drop it, by the policy.
+
+        Args:
+            event: what `EventBuffer.append` returned.
+            make_room: sends something in this thread; None where sender threads do.
+
+        Returns:
+            What `append` returns for an event that it takes; 0 for one that was dropped.
+        """
+        buffer = self._buffer
+        inbox: Inbox | None = None
+        since = 0.0
+        urgent = False
+        try:
+            while True:
+                answer = buffer.append_encoded(event, urgent)
+                if not isinstance(answer, bytes):
+                    return answer
+                if buffer.closed:
+                    return self._drop("closed", "given in after close")
+                if buffer.too_large(event):
+                    return self._drop("oversize", f"{len(event)} bytes, more than the buffer may hold")
+                if self._policy == "drop_oldest":
+                    dropped = buffer.drop_oldest(event)
+                    if dropped:
+                        self._report.dropped("overflow", "the oldest, to make room", dropped)
+                        continue
+                if self._pointless() or self._guard.must_not_wait():
+                    return self._drop("overflow", "the buffer is full")
+                if make_room is not None:
+                    make_room()
+                    continue
+                if inbox is None:
+                    inbox, since = Inbox(), time.monotonic()
+                elif not urgent and time.monotonic() - since > STARVING_AFTER:
+                    urgent = True
+                    with self._lock:
+                        buffer.starving += 1
+                self._wait(event, inbox, urgent)
+        finally:
+            if urgent:
+                with self._lock:
+                    buffer.starving -= 1
+                    # Those who were refused for this one's sake have no settling to wait for.
+                    self.wake()
+
+    def _drop(self, reason: str, detail: str) -> int:
+        self._buffer.count_dropped(reason)
+        self._report.dropped(reason, detail)
+        return 0
+
+    def _pointless(self) -> bool:
+        """Whether the policy says to wait for no room, now or at all."""
+        return self._policy != "block" and (self._policy != "backpressure" or not self._backoff.open)
+
+    def _wait(self, event: bytes, inbox: Inbox, urgent: bool) -> None:
+        with self._lock:
+            room = self._buffer.has_room_for(event) and (urgent or not self._buffer.starving)
+            if room or self._buffer.closed or self._pointless():
+                return
+            self._room.join(inbox, again=urgent)
+        try:
+            inbox.wait(None)
+        finally:
+            with self._lock:
+                self._room.leave(inbox)
+
+    def wake(self) -> None:
+        """Wake who waits: as many as there is room for, or all of them where waiting has lost its point."""
+        if self._buffer.closed or self._pointless():
+            self._room.wake()
+        else:
+            self._room.wake(self._buffer.capacity - self._buffer.unsettled_events)

@@ -1,0 +1,141 @@
+"""Checks of arguments: each gives the value back, or says which argument is wrong, what it was, what is allowed."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Collection, Mapping
+from numbers import Real
+from typing import Any, NoReturn, TypeVar
+
+T = TypeVar("T")
+
+
+def _type_error(name: str, value: object, allowed: str) -> NoReturn:
+    raise TypeError(f"{name} must be {allowed}, not {type(value).__name__} {_shown(value)}")
+
+
+def _value_error(name: str, value: object, allowed: str) -> NoReturn:
+    raise ValueError(f"{name} must be {allowed}, not {_shown(value)}")
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 100 else text[:97] + "..."
+
+
+def integer(name: str, value: Any, least: int = 1, most: int | None = None) -> int:
+    allowed = f"an integer of at least {least}" if most is None else f"an integer from {least} to {most}"
+    if isinstance(value, bool) or not isinstance(value, int):
+        _type_error(name, value, allowed)
+    if value < least or (most is not None and value > most):
+        _value_error(name, value, allowed)
+    return int(value)
+
+
+def seconds(name: str, value: Any, *, zero: bool = False) -> float:
+    allowed = "a number of seconds, 0 or more" if zero else "a number of seconds greater than 0"
+    if isinstance(value, bool) or not isinstance(value, Real):
+        _type_error(name, value, allowed)
+    number = float(value)
+    # threading.TIMEOUT_MAX is some 292 years; a year is beyond any use here and far from every overflow.
+    if not math.isfinite(number) or number < 0 or (number == 0 and not zero) or number > 366 * 86400:
+        _value_error(name, value, f"{allowed} (and at most a year)")
+    return number
+
+
+def one_of(name: str, value: Any, choices: Collection[str]) -> str:
+    allowed = "one of " + ", ".join(repr(choice) for choice in choices)
+    if not isinstance(value, str):
+        _type_error(name, value, allowed)
+    if value not in choices:
+        _value_error(name, value, allowed)
+    return value
+
+
+def boolean(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        _type_error(name, value, "True or False")
+    return value
+
+
+def callback(name: str, value: T) -> T:
+    if value is not None and not callable(value):
+        _type_error(name, value, "callable or None")
+    return value
+
+
+def timeout_pair(name: str, value: Any) -> tuple[float, float] | None:
+    """A (connect, read) pair in seconds from a number or a pair; None stays None."""
+    allowed = "None, a number of seconds greater than 0, or a (connect, read) pair of such numbers"
+    if value is None:
+        return None
+    if isinstance(value, (tuple, list)):
+        if len(value) != 2:
+            _value_error(name, value, allowed)
+        connect, read = value
+    else:
+        if isinstance(value, bool) or not isinstance(value, Real):
+            _type_error(name, value, allowed)
+        connect = read = value
+    return seconds(name, connect), seconds(name, read)
+
+
+def retry_codes(name: str, value: Any) -> dict[int, bool]:
+    """A copy of a `{status: bool}` mapping; None is an empty one."""
+    allowed = "a dict of HTTP status codes (100 to 599) to True (retry) or False"
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        _type_error(name, value, allowed)
+    for status, retry in value.items():
+        if isinstance(status, bool) or not isinstance(status, int) or not isinstance(retry, bool):
+            _type_error(name, value, allowed)
+        if not 100 <= status <= 599:
+            _value_error(name, value, allowed)
+    return dict(value)
+
+
+#: What the emitter itself says about the body; a header that contradicts it would garble the request.
+_RESERVED_HEADERS = frozenset({"content-type", "content-length", "transfer-encoding", "connection"})
+
+
+def headers(name: str, value: Any) -> dict[str, str]:
+    """A copy of a mapping of header names to values; None is an empty one."""
+    allowed = "a mapping of header names to strings without line breaks"
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        _type_error(name, value, allowed)
+    for key, text in value.items():
+        # A header's value may be a secret, so neither message shows one.
+        if not isinstance(key, str) or not isinstance(text, str):
+            raise TypeError(f"{name} must be {allowed}; {key!r} has a {type(text).__name__}")
+        if not key or not key.isascii() or any(c in "\r\n: \t\0" for c in key):
+            raise ValueError(f"{name} must be {allowed}; {key!r} is no header name")
+        if any(c in "\r\n\0" for c in text):
+            raise ValueError(f"{name} must be {allowed}; the value of {key!r} has one")
+        try:
+            text.encode("latin-1")
+        except UnicodeEncodeError:
+            raise ValueError(f"{name} must be {allowed}; the value of {key!r} is not latin-1") from None
+        if key.lower() in _RESERVED_HEADERS:
+            raise ValueError(f"{name} must not set {key!r}, which the emitter sets itself")
+    return dict(value)
+
+
+def has_methods(name: str, value: Any, methods: Collection[str], allowed: str) -> None:
+    if isinstance(value, type) or not all(callable(getattr(value, method, None)) for method in methods):
+        _type_error(name, value, allowed)
+
+
+def path(name: str, value: Any) -> str:
+    allowed = "the path of a file or directory that exists"
+    if not isinstance(value, (str, os.PathLike)):
+        _type_error(name, value, allowed)
+    text = os.fspath(value)
+    if not isinstance(text, str):
+        _type_error(name, value, allowed)
+    if not os.path.exists(text):
+        _value_error(name, value, allowed)
+    return text

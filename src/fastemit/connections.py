@@ -1,0 +1,145 @@
+"""urllib3's connections, with what a client that must not lose events needs in addition.
+
+An answer is bounded as a whole, interim answers are skipped, a connection that was idle for long is replaced, and one
+that proves closed although it had been answered before is told apart, since it costs a resend and no backoff.
+"""
+
+from __future__ import annotations
+
+import http.client
+import io
+import threading
+import time
+from typing import Any, Final
+
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+
+#: Seconds after which an idle connection is not trusted. Load balancers close theirs after 60 (AWS ALB's default).
+IDLE_LIMIT: Final = 50.0
+#: Interim answers (1xx) before the final one; a server that sends more is not one to talk to.
+INTERIM_LIMIT: Final = 100
+
+
+class Exchange(threading.local):
+    """What the layers of one request under way tell each other; each thread has its own."""
+
+    read_timeout: float = 0.0
+    #: Bytes may have left on an established connection.
+    under_way: bool = False
+    #: No byte of an answer came, on a connection that had been answered before.
+    stale: bool = False
+
+
+class _UntilDeadline(io.RawIOBase):
+    """A socket's reading side that gives up at a point in time, however often something arrives before."""
+
+    def __init__(self, sock: Any, deadline: float) -> None:
+        self._sock = sock
+        self._raw = sock.makefile("rb", buffering=0)
+        self._deadline = deadline
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("timed out")
+        self._sock.settimeout(left)
+        count: int | None = self._raw.readinto(buffer)
+        return count
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _BoundedSocket:
+    """What `http.client.HTTPResponse` wants of a socket: a file to read from."""
+
+    def __init__(self, sock: Any, deadline: float) -> None:
+        self._sock = sock
+        self._deadline = deadline
+
+    def makefile(self, _mode: str) -> io.BufferedReader:
+        return io.BufferedReader(_UntilDeadline(self._sock, self._deadline))
+
+
+class _Response(http.client.HTTPResponse):
+    """An answer that skips every interim one before it, not just 100 as http.client does.
+
+    http.client takes a 103 for the answer itself, and the answer to the next request is then this one's.
+    """
+
+    _interim = 0
+
+    def _read_status(self) -> tuple[str, int, str]:
+        while True:
+            version, status, reason = super()._read_status()  # type: ignore[misc]
+            if not 100 <= status < 200 or status == 101:
+                return version, status, reason
+            self._interim += 1
+            if self._interim > INTERIM_LIMIT:
+                raise http.client.HTTPException(f"more than {INTERIM_LIMIT} interim answers")
+            http.client.parse_headers(self.fp)
+
+    def begin(self) -> None:
+        super().begin()
+        if self._interim or self.status == 101:
+            self.will_close = True
+
+
+class _Watchful:
+    """What both kinds of connection have in addition; see the module."""
+
+    exchange: Exchange
+    sock: Any
+    timeout: Any
+    _answers = 0
+    _answered_at = 0.0
+
+    def response_class(self, sock: Any, debuglevel: int = 0, method: str | None = None) -> _Response:
+        bounded: Any = _BoundedSocket(sock, time.monotonic() + self.exchange.read_timeout)
+        return _Response(bounded, debuglevel, method)
+
+    @property
+    def is_connected(self) -> bool:
+        # urllib3 asks before it uses a connection again, and replaces one that is not.
+        if self._answers and time.monotonic() - self._answered_at > IDLE_LIMIT:
+            return False
+        return super().is_connected  # type: ignore[misc,no-any-return]
+
+    def connect(self) -> None:
+        super().connect()  # type: ignore[misc]
+        self._answers = 0
+        # urllib3 leaves the connect timeout on while it sends; a large body over a slow line may take longer.
+        self.sock.settimeout(self.exchange.read_timeout)
+        self.exchange.under_way = True
+
+    def request(self, *args: Any, **kwargs: Any) -> None:
+        if self.sock is not None:
+            self.timeout = self.exchange.read_timeout
+            self.exchange.under_way = True
+        super().request(*args, **kwargs)  # type: ignore[misc]
+
+    def getresponse(self) -> Any:
+        try:
+            response = super().getresponse()  # type: ignore[misc]
+        except ConnectionError:
+            # http.client.RemoteDisconnected is one: the server closed without a byte of an answer.
+            self.exchange.stale = self._answers > 0
+            raise
+        self._answers += 1
+        self._answered_at = time.monotonic()
+        return response
+
+
+def pool_classes(exchange: Exchange) -> dict[str, Any]:
+    """urllib3's pools, with connections that are watchful."""
+    plain = type("Connection", (_Watchful, HTTPConnection), {"exchange": exchange})
+    tls = type("TLSConnection", (_Watchful, HTTPSConnection), {"exchange": exchange})
+    return {
+        "http": type("Pool", (HTTPConnectionPool,), {"ConnectionCls": plain}),
+        "https": type("TLSPool", (HTTPSConnectionPool,), {"ConnectionCls": tls}),
+    }

@@ -1,0 +1,445 @@
+"""The delivery: the life of sending. It starts, wakes and stops what sends, and lets others wait for it.
+
+Sender threads, or the thread that calls an emitter made with `background=False`, ask `schedule.py` what to do, and
+give the turns that it grants to `courier.py`: the same code for both.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+import weakref
+from typing import Final
+
+from fastemit import lifecycle
+from fastemit._buffer import NOTIFY_ALWAYS, NOTIFY_NEVER, NOTIFY_WHEN_DUE, EventBuffer
+from fastemit.admission import Admission
+from fastemit.courier import Courier
+from fastemit.outcome import Transport
+from fastemit.reporting import Reporter
+from fastemit.schedule import FOREVER, Exit, Schedule, Turn
+from fastemit.stats import EmitterStats, logger
+from fastemit.typing import Overflow, Payload
+from fastemit.waiting import Flush, Guard, Inbox
+
+#: Seconds that a sender waits after an error that should not happen.
+AFTER_A_FAULT: Final = 1.0
+
+
+class Delivery:
+    """Sends what is in an `EventBuffer` through a `Transport`.
+
+    Thread safety: every method may be called from any thread, from a callback, a finalizer and a signal handler. The
+    guard's lock covers the state that is not the buffer's.
+
+    An idle sender thread holds no reference to the delivery, so an emitter that the program has dropped is collected;
+    one that still has events then hands itself to its senders, which send them (`__del__`).
+
+    Args:
+        buffer: where events come from; this delivery alone takes from it.
+        transport: where they go.
+        report: what tells the user of requests, drops and outcomes.
+        overflow: what happens to an event that has no room.
+        max_retry_delay: longest backoff, in seconds.
+        custom_retry_codes: exceptions to the rules of `retry.judge`.
+        thread_count: sender threads.
+        background: False to start none, and send in the thread that calls.
+        shutdown_timeout: seconds that `close` and the end of the process may take.
+        flush_interval: seconds of the flush timer, or None.
+    """
+
+    def __init__(
+        self,
+        buffer: EventBuffer,
+        transport: Transport,
+        report: Reporter,
+        *,
+        overflow: Overflow = "backpressure",
+        max_retry_delay: float = 60.0,
+        custom_retry_codes: dict[int, bool] | None = None,
+        thread_count: int = 1,
+        background: bool = True,
+        shutdown_timeout: float = 5.0,
+        flush_interval: float | None = None,
+    ) -> None:
+        self.buffer = buffer
+        self.report = report
+        self.shutdown_timeout = shutdown_timeout
+        self._transport = transport
+        self._overflow = overflow
+        self._max_retry_delay = max_retry_delay
+        self._thread_count = thread_count
+        self._background = background
+        self._start_over(flush_interval, dict(custom_retry_codes or {}))
+        lifecycle.register(self)
+
+    def _start_over(self, interval: float | None, custom_retry_codes: dict[int, bool]) -> None:
+        """The state of a process that has sent nothing yet."""
+        self._guard = Guard()
+        self._lock = self._guard.lock
+        self.report.start_over(self._lock)
+        self._schedule = Schedule(self.buffer, self._max_retry_delay, interval, time.monotonic())
+        self._admission = Admission(self.buffer, self._schedule.backoff, self.report, self._guard, self._overflow)
+        self._courier = Courier(
+            self.buffer,
+            self._transport,
+            self.report,
+            self._schedule,
+            self._admission,
+            self._guard,
+            custom_retry_codes,
+        )
+        self._inline = not self._background
+        self._started = False
+        self._senders: list[Inbox] = []  # one for each sender thread
+        self._turn_taken = threading.Lock()  # held by the one thread that sends when `_inline`
+        self._closers: list[Flush] = []  # those who wait until the last sender is gone
+        self._set_notify()
+
+    def _set_notify(self) -> None:
+        """Say when `append` should call `answer`."""
+        if self._inline:
+            # Nobody but `input` keeps the time there.
+            always = self._schedule.interval is not None or not self._started
+            self.buffer.notify = NOTIFY_ALWAYS if always else NOTIFY_WHEN_DUE
+        else:
+            self.buffer.notify = NOTIFY_NEVER if self._started else NOTIFY_ALWAYS
+
+    # -- events come in ----------------------------------------------------------------------------------------------
+
+    def answer(self, answer: int | bytes) -> None:
+        """Do what `EventBuffer.append` asks for with an answer that is not 0."""
+        if isinstance(answer, bytes):
+            self._notice_fork()
+            answer = self._admission.admit(answer, self._make_room if self._inline else None)
+        if answer:
+            if not self._started:
+                self._start()
+            if self._inline:
+                self._send_due()
+
+    def _start(self) -> None:
+        with self._lock:
+            if self._started or self._schedule.stopped:
+                return
+            self._started = True
+            lifecycle.watch_exit()
+            if not self._inline:
+                self._start_threads()
+            self._set_notify()
+
+    def _start_threads(self) -> None:
+        reference = weakref.ref(self)
+        for number in range(self._thread_count):
+            inbox = Inbox()
+            thread = threading.Thread(
+                target=_sender, args=(reference, inbox), name=f"fastemit-sender-{number}", daemon=True
+            )
+            self._senders.append(inbox)
+            try:
+                thread.start()
+            except RuntimeError as error:
+                # No threads left, or the interpreter is on its way out and starts none any more.
+                self._senders.remove(inbox)
+                if not self._senders:
+                    self._inline = True
+                    logger.warning("no sender thread could be started (%s): sending in the calling thread", error)
+                return
+
+    # -- sending -----------------------------------------------------------------------------------------------------
+
+    def work(self, inbox: Inbox) -> float | Exit | None:
+        """Send until there is nothing to do; then, with `inbox` armed, how long to wait for a note in it."""
+        self._guard.sending.add(threading.get_ident())
+        while True:
+            seen = self.buffer.signals
+            with self._lock:
+                # Not so in a child that was forked by a callback, once it is back here.
+                mine = inbox in self._senders
+                step = self._schedule.plan(time.monotonic()) if mine else Exit()
+            if isinstance(step, Turn):
+                self._courier.attempt(step)
+            elif isinstance(step, Exit) or self.buffer.arm(inbox, seen):
+                return step
+
+    # -- flush -------------------------------------------------------------------------------------------------------
+
+    def request_flush(self) -> None:
+        """Have everything that is queued sent soon, whatever the backoff says; does not wait."""
+        self._notice_fork()
+        with self._lock:
+            self._schedule.flush()
+        self.reconsider()
+
+    def drain(self, timeout: float | None = None) -> bool:
+        """Wait until what is queued or in flight now is settled, or an attempt fails; True if nothing of it is left.
+
+        Args:
+            timeout: seconds to wait at the most; None for as long as it takes.
+        """
+        self._notice_fork()
+        deadline = None if timeout is None else time.monotonic() + timeout
+        flush = Flush(self.buffer.next_seq)
+        with self._lock:
+            if self._courier.oldest() >= flush.target:
+                return True
+            if self._schedule.stopped:
+                return False
+            courier = self._courier  # by name: a child that a callback forks has another one
+            courier.flushes.append(flush)
+        try:
+            if self._guard.must_not_wait():
+                self.request_flush()
+            elif self._inline:
+                with self._lock:
+                    self._schedule.flush()
+                self._drain_inline(flush, deadline)
+            else:
+                self.request_flush()
+                flush.wait_until(deadline)
+        finally:
+            with self._lock:
+                courier.flushes.remove(flush)
+        return self.buffer.oldest_seq >= flush.target
+
+    def reconsider(self) -> None:
+        """Something that decides when to send was changed: look again."""
+        if self._inline:
+            self._send_due()
+        else:
+            self.buffer.signal()
+
+    @property
+    def flush_interval(self) -> float | None:
+        """Seconds of the flush timer; None when it is off."""
+        return self._schedule.interval
+
+    @flush_interval.setter
+    def flush_interval(self, interval: float | None) -> None:
+        self._notice_fork()
+        with self._lock:
+            self._schedule.set_interval(interval, time.monotonic())
+            self._set_notify()
+        self.reconsider()
+
+    # -- requests by hand --------------------------------------------------------------------------------------------
+
+    def post(self, body: bytes) -> int:
+        """Send a ready-made body once, in this thread; the status, or -1."""
+        self._notice_fork()
+        started = time.monotonic()
+        outcome = self._transport.post(body)
+        self.report.request(outcome, 0, len(body), time.monotonic() - started)
+        return -1 if outcome.status is None else outcome.status
+
+    def send_now(self, payloads: list[Payload]) -> None:
+        """Send these events once, in this thread; those that are to be kept are queued as new ones."""
+        self._notice_fork()
+        count = max(len(payloads), 1)
+        apart = EventBuffer(count, sys.maxsize, self.buffer.max_request_bytes, count)
+        for payload in payloads:
+            apart.append(payload)
+        turn = Turn(self._schedule.backoff.generation, probe=False)
+        with self._guard.as_sender():
+            while (batch := apart.take()) is not None and self._courier.carry(batch, turn):
+                pass
+        for payload in apart.snapshot():
+            answer = self.buffer.append(payload)
+            if answer:
+                self.answer(answer)
+
+    # -- sending in the calling thread -------------------------------------------------------------------------------
+
+    def _send_due(self) -> None:
+        """Send while there is reason to, unless somebody does already."""
+        if self._guard.must_not_wait():
+            return
+        # Before the turn is taken, not after: a signal handler in between would wait for its own thread.
+        with self._guard.as_sender():
+            turn = self._turn_taken  # by name: a child that a callback forks has another one
+            while turn.acquire(blocking=False):
+                try:
+                    while self._step(None):
+                        pass
+                finally:
+                    turn.release()
+                # Another thread may have found the turn taken after the last look.
+                if not (self.buffer.due and self._schedule.backoff.open) or self._schedule.stopped:
+                    return
+
+    def _one_turn(self, deadline: float | None) -> bool:
+        """Wait for the turn and make one request if there is reason to. False when there is none, or no time left."""
+        left = None if deadline is None else deadline - time.monotonic()
+        with self._guard.as_sender():
+            turn = self._turn_taken
+            if not turn.acquire(timeout=-1 if left is None else max(left, 0.0)):
+                return False
+            try:
+                return self._step(deadline)
+            finally:
+                turn.release()
+
+    def _step(self, deadline: float | None) -> bool:
+        """Make one request if there is reason to."""
+        with self._lock:
+            step = self._schedule.plan(time.monotonic())
+        if isinstance(step, Turn):
+            self._courier.attempt(step, None if deadline is None else max(deadline - time.monotonic(), 0.01))
+        return isinstance(step, Turn)
+
+    def _make_room(self) -> None:
+        """Send something, after the backoff if one runs."""
+        if not self._one_turn(None):
+            Inbox().wait(self._schedule.backoff.until - time.monotonic())
+
+    def _drain_inline(self, flush: Flush, deadline: float | None) -> None:
+        while not flush.over and self._one_turn(deadline):
+            pass
+        if flush.over:
+            # What a callback asked for meanwhile.
+            self._send_due()
+
+    def _close_inline(self, deadline: float) -> None:
+        while self.buffer.queued_events and time.monotonic() < deadline:
+            if not self._one_turn(deadline):
+                Inbox().wait(min(self._schedule.backoff.until, deadline) - time.monotonic())
+
+    # -- the end -----------------------------------------------------------------------------------------------------
+
+    def close(self, timeout: float) -> int:
+        """Send what there is within `timeout` seconds, and stop; the number of events left."""
+        self._notice_fork()
+        with self._lock:
+            if self._schedule.closing or self._schedule.stopped:
+                return self.buffer.unsettled_events
+        deadline = time.monotonic() + timeout
+        self.begin_close(deadline)
+        return self.finish_close(deadline)
+
+    def begin_close(self, deadline: float) -> None:
+        self._notice_fork()
+        with self._lock:
+            self._schedule.close(deadline)
+            self.buffer.close()
+            self._admission.wake()
+        self.buffer.signal(everyone=True)
+
+    def finish_close(self, deadline: float) -> int:
+        self._notice_fork()
+        if self._guard.must_not_wait():
+            # The senders go on, and the last of them ends the close; without senders the end of the process does.
+            return self.buffer.unsettled_events
+        closer = Flush(self.buffer.next_seq)
+        with self._lock:
+            threads = bool(self._senders)
+            stopped = self._schedule.stopped
+            if threads:
+                self._closers.append(closer)
+        if threads and not stopped:
+            closer.wait_until(deadline)
+        elif not stopped:
+            self._close_inline(deadline)
+        with self._lock:
+            self._schedule.stopped = True
+        self.buffer.signal(everyone=True)
+        lifecycle.unregister(self)
+        self.report.log.flush()
+        if not threads:
+            self._transport.close()
+        left = self.buffer.unsettled_events
+        if left:
+            logger.warning("closed with %d events left, which are lost when the process ends", left)
+        return left
+
+    def gone(self, inbox: Inbox) -> None:
+        """A sender thread ends; the last one shuts the door."""
+        with self._lock:
+            if inbox not in self._senders:
+                return
+            self._senders.remove(inbox)
+            self._guard.sending.discard(threading.get_ident())
+            if self._senders:
+                return
+            self._schedule.stopped = True
+            for waiting in self._closers + self._courier.flushes:
+                waiting.end()
+        self._transport.close()
+        lifecycle.unregister(self)
+
+    def __del__(self) -> None:
+        # This runs at any point of any thread, so it takes no lock. The senders wait for a note: this one brings the
+        # delivery back to life in their hands, to be closed by them. Without senders the end of the process does it.
+        schedule = getattr(self, "_schedule", None)
+        if schedule is None or schedule.stopped or self.buffer.forked:
+            return
+        senders = list(self._senders)
+        if senders or self.buffer.unsettled_events:
+            lifecycle.adopt(self)
+        for inbox in senders:
+            inbox.put(self)
+
+    def after_fork(self) -> None:
+        """In a forked child: start empty; nothing that was inherited is waited for, flushed or closed."""
+        interval, closed = self._schedule.interval, self._schedule.closing or self._schedule.stopped
+        self._transport.after_fork()
+        self._start_over(interval, self.custom_retry_codes)
+        # A close that the parent had begun is the parent's.
+        self._schedule.stopped = closed
+        # Last: from here on another thread takes this for settled.
+        self.buffer.after_fork()
+        self._set_notify()
+
+    def _notice_fork(self) -> None:
+        """For a fork that ran no Python hook: uWSGI forks in C."""
+        if self.buffer.forked:
+            with lifecycle.fork_lock:
+                if self.buffer.forked:
+                    self.after_fork()
+
+    # -- what there is to see and to change --------------------------------------------------------------------------
+
+    @property
+    def custom_retry_codes(self) -> dict[int, bool]:
+        """Exceptions to the rules of `retry.judge`."""
+        return self._courier.custom_retry_codes
+
+    @custom_retry_codes.setter
+    def custom_retry_codes(self, value: dict[int, bool]) -> None:
+        self._courier.custom_retry_codes = value
+
+    @property
+    def retry_delay(self) -> float:
+        """Seconds of the backoff that runs; 0 when none does."""
+        return self._schedule.backoff.wait
+
+    def stats(self) -> EmitterStats:
+        self._notice_fork()
+        return self.report.stats(self.buffer, self.retry_delay)
+
+
+def _sender(reference: weakref.ref[Delivery], inbox: Inbox) -> None:
+    """The life of a sender thread. While it waits, nothing here keeps the delivery alive."""
+    delivery = reference()
+    while delivery is not None:
+        step: float | Exit | None
+        try:
+            step = delivery.work(inbox)
+        except Exception:  # noqa: BLE001 - whatever it was, the events are in the buffer, and go on waiting for a sender
+            logger.exception("a sender failed; it goes on in %g s", AFTER_A_FAULT)
+            step = AFTER_A_FAULT
+        if isinstance(step, Exit):
+            delivery.gone(inbox)
+            return
+        buffer = delivery.buffer
+        del delivery
+        woken, note = inbox.wait(step)
+        if not woken:
+            buffer.disarm(inbox)
+        del buffer
+        if note is not None:
+            # The emitter was collected; see Delivery.__del__.
+            reference = weakref.ref(note)
+            note.begin_close(FOREVER)
+        delivery = note if note is not None else reference()
+        del note

@@ -1,0 +1,435 @@
+"""The documented face: `Emitter` and `AsyncEmitter`. They check arguments, wire, and delegate."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any, Literal
+
+from fastemit import checks
+from fastemit._buffer import MAX_REQUEST_BYTES, MIN_REQUEST_BYTES, EventBuffer, Intake
+from fastemit.delivery import Delivery
+from fastemit.endpoint import parse_endpoint
+from fastemit.event_store import InMemoryEventStore
+from fastemit.reporting import Reporter
+from fastemit.stats import EmitterStats
+from fastemit.typing import (
+    FailureCallback,
+    HttpProtocol,
+    Method,
+    Overflow,
+    PayloadDict,
+    PayloadDictList,
+    RequestTimeout,
+    SuccessCallback,
+)
+
+DEFAULT_BATCH_SIZE = 10
+DEFAULT_BUFFER_CAPACITY = 10_000
+DEFAULT_BUFFER_BYTES = 64 * 1024 * 1024
+#: A collector answers 200 to a larger body, and then files the whole request as one failed event.
+DEFAULT_REQUEST_BYTES = 1_000_000
+
+_OVERFLOWS = ("backpressure", "drop_newest", "drop_oldest", "block")
+
+
+class Timer:
+    """What is left of the reference's timers: whether one runs. The sender keeps the time."""
+
+    def __init__(self, active: Callable[[], bool]) -> None:
+        self.is_active = active
+
+
+class Emitter(Intake):
+    """Sends events to a Snowplow collector, from a thread of its own.
+
+    The positional parameters are those of `snowplow_tracker.Emitter` 0.15 and 1.1, in its order.
+
+    Args:
+        endpoint: the collector; may carry a scheme, a port, a path prefix and `user:password@` (Basic authorisation).
+        protocol: "https" (the default) or "http", for an endpoint without a scheme.
+        port: 1 to 65535; None for the endpoint's own, or the scheme's.
+        method: "post" (the default). "get" is not built yet.
+        batch_size: queued events at which sending starts. Default 10.
+        on_success: called with the list of events (dicts) of each request that was answered 2xx.
+        on_failure: called with (0, the list of events) of each request that was not, whether they are kept or dropped.
+        byte_limit: queued bytes at which sending starts, as they are in the request. Default: no such limit.
+        request_timeout: seconds, or a (connect, read) pair; the read part bounds the whole answer. None: (10, 30).
+        max_retry_delay_seconds: longest time between attempts after failures, in seconds. Default 60.
+        buffer_capacity: most events queued and in flight together. Default 10,000.
+        custom_retry_codes: `{status: retry?}`, exceptions to the rules; 2xx is always success.
+        event_store: a store of the user's own; not built yet.
+        session: a `requests.Session` to send through; not built yet.
+        overflow: what `input` does when the buffer is full: "backpressure" (waits while sending works, drops the new
+            event when it fails), "drop_newest", "drop_oldest" or "block" (waits).
+        max_buffer_bytes: most bytes queued and in flight together. Default 64 MiB.
+        max_request_bytes: most bytes of one request body, 1 KiB to 1 GiB. Default 1,000,000.
+        shutdown_timeout: seconds that `close` and the end of the process may take to send what is left. Default 5.
+        background: False to start no thread and send in the thread that calls (AWS Lambda, uWSGI without threads).
+        flush_interval: seconds between automatic flushes of what is queued. Default: none.
+        headers: added to each request.
+        ca_certs: a file or directory of certificate authorities to verify the collector by. None: REQUESTS_CA_BUNDLE,
+            CURL_CA_BUNDLE or SSL_CERT_FILE from the environment, else the system's, else certifi's.
+        pool_manager: a `urllib3.PoolManager` to send through.
+
+    Raises:
+        TypeError, ValueError: naming the argument, the value and what is allowed.
+
+    Thread safety: every method may be called from any thread, from a callback, and from a signal handler.
+    """
+
+    _thread_count = 1
+
+    def __init__(
+        self,
+        endpoint: str,
+        protocol: HttpProtocol = "https",
+        port: int | None = None,
+        method: Method = "post",
+        batch_size: int | None = None,
+        on_success: SuccessCallback | None = None,
+        on_failure: FailureCallback | None = None,
+        byte_limit: int | None = None,
+        request_timeout: RequestTimeout | None = None,
+        max_retry_delay_seconds: float = 60,
+        buffer_capacity: int | None = None,
+        custom_retry_codes: Mapping[int, bool] | None = None,
+        event_store: Any = None,
+        session: Any = None,
+        *,
+        overflow: Overflow = "backpressure",
+        max_buffer_bytes: int = DEFAULT_BUFFER_BYTES,
+        max_request_bytes: int = DEFAULT_REQUEST_BYTES,
+        shutdown_timeout: float = 5.0,
+        background: bool = True,
+        flush_interval: float | None = None,
+        headers: Mapping[str, str] | None = None,
+        ca_certs: str | os.PathLike[str] | None = None,
+        pool_manager: Any = None,
+    ) -> None:
+        address = parse_endpoint(endpoint, protocol, port, method)
+        if buffer_capacity is None:
+            capacity = DEFAULT_BUFFER_CAPACITY
+        else:
+            capacity = checks.integer("buffer_capacity", buffer_capacity)
+        if batch_size is None:
+            batch_size = DEFAULT_BATCH_SIZE
+        batch_size = min(checks.integer("batch_size", batch_size), capacity)
+        if byte_limit is not None:
+            checks.integer("byte_limit", byte_limit)
+        timeout = checks.timeout_pair("request_timeout", request_timeout)
+        checks.integer("max_buffer_bytes", max_buffer_bytes, MIN_REQUEST_BYTES)
+        checks.integer("max_request_bytes", max_request_bytes, MIN_REQUEST_BYTES, MAX_REQUEST_BYTES)
+        report = Reporter(checks.callback("on_success", on_success), checks.callback("on_failure", on_failure))
+        checks.one_of("overflow", overflow, _OVERFLOWS)
+        max_delay = checks.seconds("max_retry_delay_seconds", max_retry_delay_seconds)
+        retry_codes = checks.retry_codes("custom_retry_codes", custom_retry_codes)
+        checks.boolean("background", background)
+        shutdown = checks.seconds("shutdown_timeout", shutdown_timeout, zero=True)
+        interval = None if flush_interval is None else checks.seconds("flush_interval", flush_interval)
+        extra_headers = checks.headers("headers", headers)
+        authorities = None if ca_certs is None else checks.path("ca_certs", ca_certs)
+        if pool_manager is not None:
+            checks.has_methods("pool_manager", pool_manager, ("urlopen", "clear"), "None or a urllib3.PoolManager")
+        if session is not None and pool_manager is not None:
+            raise ValueError("session and pool_manager must not both be given: each says how requests are made")
+        if method == "get":
+            raise NotImplementedError("method='get' is not built yet; method='post' is")
+        if event_store is not None:
+            raise NotImplementedError("event_store is not built yet; None, the native buffer, is")
+        if session is not None:
+            raise NotImplementedError("session is not built yet; pool_manager is")
+        # Here, not above: urllib3 opens a socket when it is imported (to see whether there is IPv6).
+        from fastemit.transport import HttpTransport
+
+        self._endpoint = address
+        self._method: Method = method
+        self._request_timeout: RequestTimeout | None = request_timeout
+        self._max_retry_delay_seconds: float = max_retry_delay_seconds
+        self._report = report
+        self._buffer = EventBuffer(capacity, max_buffer_bytes, max_request_bytes, batch_size, byte_limit)
+        self._transport = HttpTransport(
+            address,
+            timeout,
+            connections=self._thread_count,
+            headers=extra_headers,
+            ca_certs=authorities,
+            pool_manager=pool_manager,
+        )
+        self._delivery = Delivery(
+            self._buffer,
+            self._transport,
+            report,
+            overflow=overflow,
+            max_retry_delay=max_delay,
+            custom_retry_codes=retry_codes,
+            thread_count=self._thread_count,
+            background=background,
+            shutdown_timeout=shutdown,
+            flush_interval=interval,
+        )
+        self._open_intake(self._buffer, self._delivery.answer)
+        self._event_store = InMemoryEventStore(self._buffer)
+        delivery = self._delivery
+        self.timer = Timer(lambda: delivery.flush_interval is not None)
+        self.retry_timer = Timer(lambda: delivery.retry_delay > 0)
+
+    # -- events ------------------------------------------------------------------------------------------------------
+
+    def reached_limit(self) -> bool:
+        """Whether there is enough queued to send: `batch_size`, `byte_limit`, or a full buffer."""
+        return self._buffer.due
+
+    def flush(self) -> None:
+        """Wait until what is queued or in flight now is sent or rejected.
+
+        One attempt is made whatever the backoff says; the first failure that keeps events ends the wait. In a
+        callback it is a request, and returns at once. `drain` does the same with a timeout, and tells the result.
+        """
+        self._delivery.drain()
+
+    def sync_flush(self, timeout: float | None = None) -> None:
+        """`flush`, for at most `timeout` seconds (None: as long as it takes)."""
+        self._delivery.drain(_timeout(timeout))
+
+    def async_flush(self) -> None:
+        """Have what is queued sent soon, and return at once."""
+        self._delivery.request_flush()
+
+    def drain(self, timeout: float | None = None) -> bool:
+        """`flush`, for at most `timeout` seconds; True if nothing is left of what was there at the call."""
+        return self._delivery.drain(_timeout(timeout))
+
+    def close(self, timeout: float | None = None) -> int:
+        """Send what is left, stop the sender, and from here on drop what comes.
+
+        Args:
+            timeout: seconds it may take; None for `shutdown_timeout`.
+
+        Returns:
+            The number of events left, which is also logged. A second call has no effect.
+        """
+        given = _timeout(timeout)
+        return self._delivery.close(self._delivery.shutdown_timeout if given is None else given)
+
+    def __enter__(self) -> Emitter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> Literal[False]:
+        self.close()
+        return False
+
+    # -- timers ------------------------------------------------------------------------------------------------------
+
+    def set_flush_timer(self, timeout: float) -> None:
+        """Flush what is queued every `timeout` seconds; a second call replaces the first."""
+        self._delivery.flush_interval = checks.seconds("timeout", timeout)
+
+    def cancel_flush_timer(self) -> None:
+        """Stop the flush timer."""
+        self._delivery.flush_interval = None
+
+    def cancel_flush(self) -> None:
+        """`cancel_flush_timer`, under the name that the documentation of 0.15 has for it."""
+        self.cancel_flush_timer()
+
+    # -- requests by hand --------------------------------------------------------------------------------------------
+
+    def send_events(self, evts: PayloadDictList) -> None:
+        """Send these events now, in the calling thread, by the same rules; those to be retried are queued."""
+        self._delivery.send_now(list(evts))
+
+    def http_post(self, data: str) -> int:
+        """Post a ready-made body once; the status, or -1 when no answer came."""
+        return self._delivery.post(data.encode("utf-8"))
+
+    def http_get(self, payload: PayloadDict) -> int:
+        raise NotImplementedError("http_get is not built yet; http_post is")
+
+    @staticmethod
+    def as_collector_uri(
+        endpoint: str, protocol: HttpProtocol = "https", port: int | None = None, method: Method = "post"
+    ) -> str:
+        """The full URI that events are sent to."""
+        return parse_endpoint(endpoint, protocol, port, method).url
+
+    @staticmethod
+    def is_good_status_code(status_code: int) -> bool:
+        """Whether a status says that the events were taken: 200 to 299."""
+        return 200 <= status_code < 300
+
+    @staticmethod
+    def attach_sent_timestamp(events: PayloadDictList) -> None:
+        """Set `stm` in each of these dicts, in place, to the time now in milliseconds, as a string."""
+        now = str(time.time_ns() // 1_000_000)
+        for event in events:
+            event["stm"] = now
+
+    # -- state -------------------------------------------------------------------------------------------------------
+
+    def stats(self) -> EmitterStats:
+        """One consistent look at the counters."""
+        return self._delivery.stats()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.endpoint}>"
+
+    @property
+    def endpoint(self) -> str:
+        """The full collector URI, without user and password."""
+        return self._endpoint.url
+
+    @property
+    def method(self) -> Method:
+        return self._method
+
+    @property
+    def event_store(self) -> InMemoryEventStore:
+        return self._event_store
+
+    @property
+    def batch_size(self) -> int:
+        """Queued events at which sending starts; one larger than the capacity is lowered to it."""
+        return self._buffer.batch_size
+
+    @batch_size.setter
+    def batch_size(self, value: int) -> None:
+        self._buffer.batch_size = min(checks.integer("batch_size", value), self._buffer.capacity)
+        self._delivery.reconsider()
+
+    @property
+    def byte_limit(self) -> int | None:
+        """Queued bytes at which sending starts, or None."""
+        return self._buffer.byte_limit
+
+    @byte_limit.setter
+    def byte_limit(self, value: int | None) -> None:
+        self._buffer.byte_limit = None if value is None else checks.integer("byte_limit", value)
+        self._delivery.reconsider()
+
+    @property
+    def bytes_queued(self) -> int | None:
+        """Bytes queued; None without a `byte_limit`, as in the reference. `stats()` tells them always."""
+        return None if self._buffer.byte_limit is None else self._buffer.queued_bytes
+
+    @property
+    def request_timeout(self) -> RequestTimeout | None:
+        """As given: seconds, a (connect, read) pair, or None for (10, 30)."""
+        return self._request_timeout
+
+    @request_timeout.setter
+    def request_timeout(self, value: RequestTimeout | None) -> None:
+        self._transport.timeout = checks.timeout_pair("request_timeout", value)
+        self._request_timeout = value
+
+    @property
+    def on_success(self) -> SuccessCallback | None:
+        return self._report.on_success
+
+    @on_success.setter
+    def on_success(self, value: SuccessCallback | None) -> None:
+        self._report.on_success = checks.callback("on_success", value)
+
+    @property
+    def on_failure(self) -> FailureCallback | None:
+        return self._report.on_failure
+
+    @on_failure.setter
+    def on_failure(self, value: FailureCallback | None) -> None:
+        self._report.on_failure = checks.callback("on_failure", value)
+
+    @property
+    def max_retry_delay_seconds(self) -> float:
+        return self._max_retry_delay_seconds
+
+    @property
+    def retry_delay(self) -> float:
+        """Seconds of the backoff that runs; 0 when sending works."""
+        return self._delivery.retry_delay
+
+    @property
+    def custom_retry_codes(self) -> dict[int, bool]:
+        """A copy of the exceptions to the retry rules; assign to change them."""
+        return dict(self._delivery.custom_retry_codes)
+
+    @custom_retry_codes.setter
+    def custom_retry_codes(self, value: Mapping[int, bool] | None) -> None:
+        self._delivery.custom_retry_codes = checks.retry_codes("custom_retry_codes", value)
+
+
+class AsyncEmitter(Emitter):
+    """`Emitter` with a choice of sender threads, a `flush` that does not wait, and an `input` that never does.
+
+    The positional parameters are those of `snowplow_tracker.AsyncEmitter`, in its order; see `Emitter`.
+
+    Args:
+        thread_count: sender threads, each with a connection of its own. Default 1.
+        overflow: here "drop_newest" by default.
+    """
+
+    def __init__(
+        self,
+        endpoint: str,
+        protocol: HttpProtocol = "https",
+        port: int | None = None,
+        method: Method = "post",
+        batch_size: int | None = None,
+        on_success: SuccessCallback | None = None,
+        on_failure: FailureCallback | None = None,
+        thread_count: int = 1,
+        byte_limit: int | None = None,
+        request_timeout: RequestTimeout | None = None,
+        max_retry_delay_seconds: float = 60,
+        buffer_capacity: int | None = None,
+        custom_retry_codes: Mapping[int, bool] | None = None,
+        event_store: Any = None,
+        session: Any = None,
+        *,
+        overflow: Overflow = "drop_newest",
+        max_buffer_bytes: int = DEFAULT_BUFFER_BYTES,
+        max_request_bytes: int = DEFAULT_REQUEST_BYTES,
+        shutdown_timeout: float = 5.0,
+        background: bool = True,
+        flush_interval: float | None = None,
+        headers: Mapping[str, str] | None = None,
+        ca_certs: str | os.PathLike[str] | None = None,
+        pool_manager: Any = None,
+    ) -> None:
+        self._thread_count = checks.integer("thread_count", thread_count, 1, 1000)
+        super().__init__(
+            endpoint=endpoint,
+            protocol=protocol,
+            port=port,
+            method=method,
+            batch_size=batch_size,
+            on_success=on_success,
+            on_failure=on_failure,
+            byte_limit=byte_limit,
+            request_timeout=request_timeout,
+            max_retry_delay_seconds=max_retry_delay_seconds,
+            buffer_capacity=buffer_capacity,
+            custom_retry_codes=custom_retry_codes,
+            event_store=event_store,
+            session=session,
+            overflow=overflow,
+            max_buffer_bytes=max_buffer_bytes,
+            max_request_bytes=max_request_bytes,
+            shutdown_timeout=shutdown_timeout,
+            background=background,
+            flush_interval=flush_interval,
+            headers=headers,
+            ca_certs=ca_certs,
+            pool_manager=pool_manager,
+        )
+
+    def flush(self) -> None:
+        """Have what is queued sent soon, and return at once; `sync_flush` and `drain` wait."""
+        self._delivery.request_flush()
+
+
+def _timeout(timeout: float | None) -> float | None:
+    return None if timeout is None else checks.seconds("timeout", timeout, zero=True)

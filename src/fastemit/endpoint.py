@@ -1,0 +1,111 @@
+"""From what the user calls the collector to where requests go."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any, Final
+from urllib.parse import quote, unquote, urlsplit
+
+from fastemit import checks
+
+PATHS: Final = {"post": "/com.snowplowanalytics.snowplow/tp2", "get": "/i"}
+_SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_ALLOWED: Final = (
+    "a collector's address such as 'collector.example.com', 'https://collector.example.com:8443/prefix' or '[::1]:9090'"
+)
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A collector's address, taken apart.
+
+    Attributes:
+        scheme: "http" or "https".
+        host: name or address; IPv6 without brackets.
+        port: as given, or None for the scheme's own.
+        path: what follows the host, for the method asked for.
+        username, password: from `user:password@`, or None. Never part of `url`, nor of the repr.
+    """
+
+    scheme: str
+    host: str
+    port: int | None
+    path: str
+    username: str | None = field(default=None, repr=False)
+    password: str | None = field(default=None, repr=False)
+
+    @property
+    def url(self) -> str:
+        """The full collector URI, without user and password."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        port = "" if self.port is None else f":{self.port}"
+        return f"{self.scheme}://{host}{port}{self.path}"
+
+
+def parse_endpoint(endpoint: Any, protocol: Any = "https", port: Any = None, method: Any = "post") -> Endpoint:
+    """Check and take apart the four arguments that say where events go.
+
+    Args:
+        endpoint: the collector, with or without a scheme (any case; it wins over `protocol`), a port, a path
+            prefix, a trailing slash, `user:password@`; an IPv6 address in brackets.
+        protocol: "http" or "https", for an endpoint without a scheme.
+        port: 1 to 65535, or None for the endpoint's own or else the scheme's.
+        method: "post" or "get", which decides the path.
+
+    Raises:
+        TypeError, ValueError: naming the argument, its value and what is allowed; a password is not shown.
+    """
+    checks.one_of("protocol", protocol, ("http", "https"))
+    checks.one_of("method", method, ("get", "post"))
+    if port is not None:
+        checks.integer("port", port, 1, 65535)
+    if not isinstance(endpoint, str):
+        # There may be a password in it, somewhere.
+        value = "***" if "@" in repr(endpoint) else repr(endpoint)
+        raise TypeError(f"endpoint must be {_ALLOWED}, not {type(endpoint).__name__} {value}")
+    if not endpoint.strip():
+        raise ValueError(f"endpoint must be {_ALLOWED}, not an empty string")
+    # Everything before the last @, whether it would be parsed as user and password or not.
+    shown = re.sub(r"^([A-Za-z][A-Za-z0-9+.-]*://)?.*@", r"\1***@", endpoint, flags=re.DOTALL)
+
+    def wrong(why: str) -> ValueError:
+        return ValueError(f"endpoint must be {_ALLOWED}, not {shown!r}: {why}")
+
+    if any(c.isspace() or not c.isprintable() for c in endpoint):
+        raise wrong("it holds a space or a control character")
+    match = _SCHEME.match(endpoint)
+    if match is None:
+        scheme, rest = protocol, endpoint
+    else:
+        scheme, rest = match[1].lower(), endpoint[match.end() :]
+        if scheme not in ("http", "https"):
+            raise wrong(f"the scheme {scheme!r} is neither http nor https")
+    try:
+        parts = urlsplit(f"{scheme}://{rest}")
+        own_port = parts.port
+        host = parts.hostname
+    except ValueError:
+        # Its message may hold all of the address.
+        raise wrong("its host or port cannot be read") from None
+    if parts.query or parts.fragment or "?" in rest or "#" in rest:
+        raise wrong("a query or fragment has no place in it")
+    if not host:
+        raise wrong("it has no host")
+    if parts.netloc.endswith(":"):
+        raise wrong("a colon stands before no port")
+    if own_port == 0:
+        raise wrong("port 0 cannot be connected to")
+    if ":" not in host:
+        try:
+            host = host.encode("idna").decode("ascii") if not host.isascii() else host
+        except UnicodeError:
+            raise wrong(f"{host!r} is no host name") from None
+        if not re.fullmatch(r"[A-Za-z0-9_.~-]+", host):
+            raise wrong(f"{host!r} is no host name")
+    if port is not None and own_port is not None:
+        raise ValueError(f"port must be None when the endpoint has one: {shown!r} and port={port!r}")
+    username = unquote(parts.username) if parts.username is not None else None
+    password = unquote(parts.password) if parts.password is not None else None
+    path = quote(parts.path.rstrip("/"), safe="/%:@!$&'()*+,;=~-._") + PATHS[method]
+    return Endpoint(scheme, host, port if port is not None else own_port, path, username, password)

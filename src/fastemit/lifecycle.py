@@ -1,0 +1,116 @@
+"""Fork and exit: what every open delivery is told when its process divides or ends.
+
+Thread safety: the registry is a plain dict of weak references. Each step on it is one operation of the dict, so that
+a finalizer, which may run at any allocation, needs no lock here.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+import threading
+import time
+import weakref
+from typing import Any, Final, Protocol
+
+
+class Closable(Protocol):
+    """What is registered here."""
+
+    shutdown_timeout: float
+
+    def begin_close(self, deadline: float) -> None:
+        """Take no more events and send what there is, until `deadline` on the monotonic clock. Does not wait."""
+        ...
+
+    def finish_close(self, deadline: float) -> int:
+        """Wait for that until `deadline`; the number of events left."""
+        ...
+
+    def after_fork(self) -> None:
+        """Start empty in a forked child. Nothing here may block."""
+        ...
+
+
+_open: Final[dict[int, weakref.ref[Any]]] = {}
+#: Deliveries whose emitter was collected while they had events: kept until these are sent.
+_orphans: Final[dict[int, Closable]] = {}
+#: Held by the one thread that notices a fork which ran no hook; never in a process that has not been forked so.
+fork_lock = threading.RLock()
+#: Whether this process runs `close_all` at its end by something other than `atexit`.
+_finalizers: Final[list[object]] = []
+
+
+def register(closable: Closable) -> None:
+    key = id(closable)
+
+    # The default argument keeps `pop` reachable while the interpreter takes modules apart.
+    def forget(_: object, pop: Any = _open.pop) -> None:
+        pop(key, None)
+
+    _open[key] = weakref.ref(closable, forget)
+
+
+def unregister(closable: Closable) -> None:
+    _open.pop(id(closable), None)
+    _orphans.pop(id(closable), None)
+
+
+def adopt(closable: Closable) -> None:
+    """Keep alive a delivery that nothing else refers to any more, until `unregister`. Safe in a finalizer."""
+    _orphans[id(closable)] = closable
+
+
+def _all_open() -> list[Closable]:
+    # dict.copy is one step; a list comprehension over the dict is not, and references die meanwhile.
+    alive = {key: ref() for key, ref in _open.copy().items()}
+    alive.update(_orphans.copy())
+    return [closable for closable in alive.values() if closable is not None]
+
+
+def close_all() -> None:
+    """Close what is open, within one deadline: the longest `shutdown_timeout` among them."""
+    closables = _all_open()
+    if not closables:
+        return
+    deadline = time.monotonic() + max(closable.shutdown_timeout for closable in closables)
+    for closable in closables:
+        closable.begin_close(deadline)
+    for closable in closables:
+        closable.finish_close(deadline)
+
+
+def _in_child() -> None:
+    # Finalize objects of the parent are not run in a child; a new one is registered at its first event.
+    global fork_lock
+    fork_lock = threading.RLock()
+    _finalizers.clear()
+    for closable in _all_open():
+        closable.after_fork()
+    _orphans.clear()
+
+
+def watch_exit() -> None:
+    """Have `close_all` run at the end of this process. Called at each delivery's first event.
+
+    `atexit` sees to it in a process that ends in the ordinary way. A child of `multiprocessing`, or of Celery's
+    `billiard`, leaves by `os._exit` and runs only the finalizers of its own package's `util` module.
+    """
+    if _finalizers:
+        return
+    for package in ("multiprocessing", "billiard"):
+        process = sys.modules.get(f"{package}.process")
+        util = sys.modules.get(f"{package}.util")
+        if process is None or util is None:
+            continue
+        current = process.current_process()
+        if isinstance(current, getattr(process, "_MainProcess", ())):
+            continue
+        # The priority decides the order among finalizers: those of queues and managers run later (lower).
+        _finalizers.append(util.Finalize(None, close_all, exitpriority=100))
+
+
+atexit.register(close_all)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)

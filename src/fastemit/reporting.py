@@ -1,0 +1,107 @@
+"""Telling the user: counters, log lines and callbacks."""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+from typing import Any
+
+from fastemit._buffer import Batch, EventBuffer
+from fastemit.outcome import Outcome
+from fastemit.stats import EmitterStats, ThrottledLog, logger
+from fastemit.typing import FailureCallback, SuccessCallback
+
+#: What may be secret in an address.
+_SECRETS = re.compile(r"(?<=//)[^/]*@|[?#].*", re.DOTALL)
+
+
+class Reporter:
+    """What one delivery tells: to `stats`, to the log, and to the two callbacks.
+
+    Thread safety: any thread may call anything. The lock covers the counters; callbacks run outside it.
+
+    Args:
+        on_success, on_failure: the callbacks, or None.
+    """
+
+    def __init__(self, on_success: SuccessCallback | None = None, on_failure: FailureCallback | None = None) -> None:
+        self.on_success = on_success
+        self.on_failure = on_failure
+        self.start_over(threading.RLock())
+
+    def start_over(self, lock: threading.RLock) -> None:
+        """Count from 0, under `lock`, which is the delivery's: see there why it is one."""
+        self.log = ThrottledLog(lock)
+        self._lock = lock
+        self._requests = 0
+        self._failed_requests = 0
+        self._last_status: int | None = None
+        self._last_error: str | None = None
+
+    def request(self, outcome: Outcome, events: int, size: int, seconds: float) -> None:
+        """One request was made: of `events` events in `size` bytes, answered or given up after `seconds`."""
+        failed = outcome.status is None or not 200 <= outcome.status < 300
+        text = str(outcome.error) if outcome.status is None else f"status {outcome.status}"
+        if outcome.location is not None and failed:
+            # Without its query and its user, which may carry what is nobody's business.
+            text += f", not following its Location: {re.sub(_SECRETS, '', outcome.location)}"
+        with self._lock:
+            self._requests += 1
+            if outcome.status is not None:
+                self._last_status = outcome.status
+            if failed:
+                self._failed_requests += 1
+                self._last_error = text
+        if logger.isEnabledFor(logging.DEBUG):
+            logger.debug("request: %d events, %d bytes, %s, %.1f ms", events, size, text, seconds * 1e3)
+        if failed:
+            self.log.add("request failed", f"{text} ({events} events, {size} bytes)")
+
+    def dropped(self, reason: str, detail: str, count: int = 1) -> None:
+        self.log.add(f"events dropped ({reason})", detail, count)
+
+    def stats(self, buffer: EventBuffer, retry_delay: float) -> EmitterStats:
+        with self._lock:
+            queued, queued_bytes, in_flight, sent, sent_bytes, retried, dropped = buffer.counts()
+            return EmitterStats(
+                queued_events=queued,
+                queued_bytes=queued_bytes,
+                in_flight_events=in_flight,
+                sent_events=sent,
+                sent_bytes=sent_bytes,
+                requests=self._requests,
+                failed_requests=self._failed_requests,
+                retried_events=retried,
+                dropped_events=dropped,
+                retry_delay=retry_delay,
+                last_status=self._last_status,
+                last_error=self._last_error,
+            )
+
+    # -- callbacks ---------------------------------------------------------------------------------------------------
+
+    def events_for(self, batch: Batch, sent: bool) -> list[dict[str, Any]] | None:
+        """The events as the callback for this outcome gets them; None when there is nobody to get them."""
+        if (self.on_success if sent else self.on_failure) is None:
+            return None
+        try:
+            return batch.decode()
+        except MemoryError:
+            self.log.add("callback left out", "no memory for the events")
+            return None
+
+    def call_back(self, sent_count: int, events: list[dict[str, Any]], sent: bool) -> None:
+        """Run the callback for an outcome; what it raises is logged, and changes nothing."""
+        success, failure = self.on_success, self.on_failure
+        try:
+            if sent and success is not None:
+                success(events)
+            elif not sent and failure is not None:
+                failure(sent_count, events)
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
+                # Not the callback's, but the user's.
+                raise
+            logger.debug("callback raised", exc_info=error)
+            self.log.add("callback raised", f"{type(error).__name__}: {error}")

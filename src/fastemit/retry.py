@@ -1,0 +1,131 @@
+"""What an answer means, and how long to wait: pure rules, with time and chance passed in."""
+
+from __future__ import annotations
+
+import enum
+import random
+from collections.abc import Callable, Mapping
+from datetime import timezone
+from email.utils import parsedate_to_datetime
+from typing import Final
+
+#: Statuses that say the events themselves are unwanted; the reference's list.
+NOT_RETRIED: Final = frozenset({400, 401, 403, 410, 422})
+#: Answers of this kind, so often, and a batch is no longer sent as one: see `Verdict.KEEP`.
+POISON_AFTER: Final = 5
+
+
+class Verdict(enum.Enum):
+    """What becomes of the events of one request."""
+
+    SENT = "sent"
+    REJECTED = "rejected"
+    SPLIT = "split"
+    KEEP = "keep"
+
+
+def judge(status: int | None, events: int, custom_retry_codes: Mapping[int, bool]) -> Verdict:
+    """The verdict on a request with `events` events that was answered with `status` (None: no answer).
+
+    2xx is always sent. 413 with two or more events is always split, since a smaller request may pass.
+    `custom_retry_codes` rules everything else that it names; then come the reference's rules.
+    """
+    if status is None:
+        return Verdict.KEEP
+    if 200 <= status < 300:
+        return Verdict.SENT
+    if status == 413 and events > 1:
+        return Verdict.SPLIT
+    if status in custom_retry_codes:
+        return Verdict.KEEP if custom_retry_codes[status] else Verdict.REJECTED
+    if status in NOT_RETRIED or (status in (413, 414) and events == 1):
+        return Verdict.REJECTED
+    return Verdict.KEEP
+
+
+def is_poison_sign(status: int | None) -> bool:
+    """Whether `status` may be the fault of one event: a server error, but not 503, which is about the server."""
+    return status is not None and 500 <= status < 600 and status != 503
+
+
+def retry_after_seconds(status: int | None, value: str | None, now: float) -> float | None:
+    """Seconds that a 429 or 503 asks to wait; None when it does not, or not in a way that makes sense.
+
+    Args:
+        status: the answer's status.
+        value: its `Retry-After` header: seconds, or a date (RFC 9110, 10.2.3).
+        now: the time in seconds since 1970, which a date is compared with.
+    """
+    if status not in (429, 503) or value is None:
+        return None
+    value = value.strip()
+    if value.isascii() and value.isdigit():
+        # Cut before int(): a header of 10,000 digits is no number that anybody meant.
+        seconds = float(int(value[:18]))
+    else:
+        try:
+            when = parsedate_to_datetime(value)
+            if when.tzinfo is None:
+                when = when.replace(tzinfo=timezone.utc)
+            seconds = when.timestamp() - now
+        except (ValueError, TypeError, OverflowError, IndexError):
+            return None
+    return seconds if seconds > 0 else None
+
+
+class Backoff:
+    """The delay after failures: one for an emitter, however many requests fail in the same outage.
+
+    The delay is the reference's: `min(2 * delay + random(0..1), max_delay)`. Each request carries the `generation`
+    in which it started; the outcome of an older one changes nothing, so ten requests that fail together count once.
+
+    Thread safety: none of its own; the delivery's lock is held around each call.
+
+    Args:
+        max_delay: longest delay, in seconds.
+        chance: a function that gives 0 <= x < 1.
+    """
+
+    def __init__(self, max_delay: float, chance: Callable[[], float] = random.random) -> None:
+        self.max_delay = max_delay
+        self._chance = chance
+        self.generation = 0
+        #: Seconds; what the next failure doubles.
+        self.delay = 0.0
+        #: Seconds that are waited now: the delay, or what the collector asked for if that is longer. 0 when open.
+        self.wait = 0.0
+        #: When the wait is over, on the clock of `now`.
+        self.until = 0.0
+
+    @property
+    def open(self) -> bool:
+        """Whether sending goes on freely."""
+        return self.wait == 0.0
+
+    def failed(self, generation: int, now: float, asked: float | None = None) -> bool:
+        """A request of `generation` failed and its events are kept. True if this was news.
+
+        Args:
+            generation: the one that the request started in.
+            now: a monotonic time, in seconds.
+            asked: seconds of a `Retry-After`, if there was one.
+        """
+        if generation != self.generation:
+            return False
+        self.generation += 1
+        # A delay of exactly 0 would be no backoff; chance gives 0 once in 2**53.
+        self.delay = min(2 * self.delay + (self._chance() or 1e-3), self.max_delay)
+        self.wait = min(max(self.delay, asked or 0.0), self.max_delay)
+        self.until = now + self.wait
+        return True
+
+    def succeeded(self, generation: int) -> bool:
+        """A request of `generation` was answered for good. True if that opened the gate."""
+        if generation != self.generation or self.wait == 0.0:
+            return False
+        self.delay = self.wait = 0.0
+        return True
+
+    def hurry(self, until: float) -> None:
+        """Wait no longer than `until`."""
+        self.until = min(self.until, until)

@@ -1,0 +1,160 @@
+"""When to send, and how much at once: the gate, the timers, the flushes that are asked for. Time is passed in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from fastemit._buffer import EventBuffer
+from fastemit.retry import Backoff
+
+#: Seconds after the last request until memory that a burst needed is given back.
+TRIM_AFTER: Final = 1.0
+#: Seconds between two attempts while closing, at the least.
+MIN_CLOSING_DELAY: Final = 0.05
+FOREVER: Final = float("inf")
+
+
+@dataclass(frozen=True)
+class Turn:
+    """Leave to make one request.
+
+    Attributes:
+        generation: the backoff's when the turn was given; an outcome counts only if it is still the same.
+        probe: the one request that is let through while a backoff runs.
+    """
+
+    generation: int
+    probe: bool
+
+
+class Exit:
+    """A sender has nothing more to do, ever."""
+
+
+EXIT: Final = Exit()
+
+
+class Schedule:
+    """Decides what a sender does next.
+
+    Thread safety: none of its own; the delivery's lock is held around each call.
+
+    Args:
+        buffer: what there is to send. Its `hold` is this schedule's: no event wakes a sender while the gate is shut.
+        max_retry_delay: longest backoff, in seconds.
+        interval: seconds of the flush timer, or None.
+        now: a monotonic time in seconds, as in every method that takes one.
+    """
+
+    def __init__(self, buffer: EventBuffer, max_retry_delay: float, interval: float | None, now: float) -> None:
+        self._buffer = buffer
+        self.backoff = Backoff(max_retry_delay)
+        #: Bytes of events that the next request aims at: halved by a timeout, doubled back by a success.
+        self.aim = buffer.segment_bytes
+        #: Nothing more is sent.
+        self.stopped = False
+        self._interval = interval
+        self._next_flush = FOREVER if interval is None else now + interval
+        self._closing = False
+        self._deadline = FOREVER
+        self._probing = False  # a probe is in flight
+        self._force = False  # one attempt is due whatever the backoff says
+        self._retry_due = False  # events were kept: they go when the backoff is over, however few
+        self._flush_upto = 0  # events numbered below are sent, however few
+        self._trim_at = 0.0
+
+    def plan(self, now: float) -> Turn | float | Exit | None:
+        """A turn to send, or the seconds to wait before asking again (None: until something changes), or the end."""
+        buffer = self._buffer
+        # One look: another sender may take what is queued in the middle of this.
+        queued = buffer.queued_events > 0
+        if self.stopped or (self._closing and (not queued or now >= self._deadline)):
+            return EXIT
+        if self._interval is not None and now >= self._next_flush:
+            self._next_flush = now + self._interval
+            self._flush_upto = buffer.next_seq
+        wake_at = min(self._deadline, self._next_flush)
+        if not queued:
+            if buffer.spare_segments > 1:
+                if now < self._trim_at:
+                    wake_at = min(wake_at, self._trim_at)
+                else:
+                    buffer.trim()
+        elif self.backoff.open:
+            if buffer.due or self._retry_due or self._closing or buffer.head_seq < self._flush_upto:
+                return Turn(self.backoff.generation, probe=False)
+        elif not self._probing:
+            if self._force or now >= self.backoff.until:
+                self._force = False
+                self._probing = True
+                return Turn(self.backoff.generation, probe=True)
+            wake_at = min(wake_at, self.backoff.until)
+        return None if wake_at == FOREVER else wake_at - now
+
+    def taken(self) -> bool:
+        """After a batch was taken. True if more is queued."""
+        if self._buffer.queued_events == 0:
+            self._retry_due = False
+            return False
+        return True
+
+    def over(self, turn: Turn) -> None:
+        """A turn is over, however it ended."""
+        if turn.probe:
+            self._probing = False
+
+    def settled(self, now: float) -> None:
+        """Some events were settled."""
+        self._trim_at = now + TRIM_AFTER
+
+    def failed(self, turn: Turn, now: float, asked: float | None, kept: bool) -> None:
+        """A request got no good answer. `asked`: seconds of its `Retry-After`. `kept`: its events are still here."""
+        self.backoff.failed(turn.generation, now, asked)
+        if self._closing and self._deadline != FOREVER:
+            # Attempts get closer to each other towards the deadline, and none is put off past it.
+            self.backoff.hurry(now + max((self._deadline - now) / 2, MIN_CLOSING_DELAY))
+        self._buffer.hold = not self.backoff.open
+        if kept:
+            self._retry_due = True
+            self._force = False
+            self._flush_upto = 0
+
+    def succeeded(self, turn: Turn) -> bool:
+        """A request got an answer that settled its events. True if that opened the gate."""
+        if not self.backoff.succeeded(turn.generation):
+            return False
+        self._force = False
+        self._buffer.hold = False
+        return True
+
+    def timed_out(self, size: int) -> None:
+        """A request of `size` bytes was under way and not answered in time: the next ones are half as large."""
+        self.aim = max(min(self.aim, size) // 2, 1)
+
+    def got_through(self) -> None:
+        """A request was sent well: the next may be twice as large, up to the full size."""
+        self.aim = min(self.aim * 2, self._buffer.segment_bytes)
+
+    def flush(self) -> None:
+        """Send what is queued now, once, whatever the backoff says."""
+        self._flush_upto = self._buffer.next_seq
+        self._force = self._buffer.queued_events > 0 and not self.backoff.open
+
+    def close(self, deadline: float) -> None:
+        """Send what there is until `deadline`, beginning at once."""
+        self._closing = True
+        self._deadline = min(self._deadline, deadline)
+        self._force = True
+
+    @property
+    def closing(self) -> bool:
+        return self._closing
+
+    @property
+    def interval(self) -> float | None:
+        return self._interval
+
+    def set_interval(self, interval: float | None, now: float) -> None:
+        self._interval = interval
+        self._next_flush = FOREVER if interval is None else now + interval

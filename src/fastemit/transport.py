@@ -1,0 +1,193 @@
+"""Where batches go over HTTP: `HttpTransport`, which is urllib3."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import ssl
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
+from urllib.request import getproxies, proxy_bypass
+
+import urllib3
+from urllib3.exceptions import HTTPError, ProtocolError, ReadTimeoutError
+from urllib3.util import Timeout, make_headers, parse_url
+
+from fastemit._version import __version__
+from fastemit.connections import Exchange, pool_classes
+from fastemit.outcome import Outcome
+from fastemit.trust import tls_context
+
+if TYPE_CHECKING:
+    from fastemit._buffer import Batch
+    from fastemit.endpoint import Endpoint
+
+CONTENT_TYPE: Final = "application/json; charset=utf-8"
+#: Seconds to connect and to read, when the user says nothing: a sender that waits for ever loses events silently.
+DEFAULT_TIMEOUT: Final = (10.0, 30.0)
+#: Bytes of an answer that are read so that its connection can be used again.
+ANSWER_LIMIT: Final = 64 * 1024
+
+
+def proxy_for(endpoint: Endpoint) -> str | None:
+    """The proxy that HTTP_PROXY, HTTPS_PROXY and NO_PROXY ask for, or None."""
+    host = endpoint.host if endpoint.port is None else f"{endpoint.host}:{endpoint.port}"
+    proxy = getproxies().get(endpoint.scheme)
+    if not proxy or proxy_bypass(host):
+        return None
+    if "://" not in proxy:
+        proxy = "http://" + proxy
+    if parse_url(proxy).scheme not in ("http", "https"):
+        raise ValueError(
+            f"{endpoint.scheme.upper()}_PROXY in the environment must be an http:// or https:// address, "
+            f"not {parse_url(proxy).scheme}://...: fastemit speaks no other proxy protocol"
+        )
+    return proxy
+
+
+class HttpTransport:
+    """POST over urllib3's pooled connections.
+
+    Thread safety: any number of threads may send at once; each uses a connection of its own.
+
+    Args:
+        endpoint: where to.
+        timeout: (connect, read) in seconds; None for `DEFAULT_TIMEOUT`.
+        connections: how many are kept open at the most.
+        headers: added to each request, and stronger than the transport's own User-Agent and Authorization.
+        ca_certs: file or directory of certificate authorities; None for the environment's or the system's.
+        pool_manager: a `urllib3.PoolManager` to send through, with its own settings and its own bounds on an answer.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        timeout: tuple[float, float] | None = None,
+        connections: int = 1,
+        headers: Mapping[str, str] | None = None,
+        ca_certs: str | None = None,
+        pool_manager: Any = None,
+    ) -> None:
+        self.timeout = timeout
+        self._endpoint = endpoint
+        self._connections = connections
+        self._headers = {"Content-Type": CONTENT_TYPE, "User-Agent": f"fastemit/{__version__}"}
+        if endpoint.username is not None:
+            # In UTF-8 (RFC 7617); urllib3's make_headers knows latin-1 only.
+            userpass = f"{endpoint.username}:{endpoint.password or ''}".encode()
+            self._headers["Authorization"] = "Basic " + base64.b64encode(userpass).decode("ascii")
+        for name, value in (headers or {}).items():
+            self._headers = {key: text for key, text in self._headers.items() if key.lower() != name.lower()}
+            self._headers[name] = value
+        self._users_manager = pool_manager
+        self._exchange = Exchange()
+        self._proxy = None if pool_manager is not None else proxy_for(endpoint)
+        self._context: ssl.SSLContext | None = None
+        if pool_manager is None and (endpoint.scheme == "https" or (self._proxy or "").startswith("https:")):
+            self._context = tls_context(ca_certs)
+        #: Pools of the process that this one was forked from: to be neither used nor closed here.
+        self._inherited: list[Any] = []
+        self._manager = self._new_manager()
+
+    def _new_manager(self) -> Any:
+        if self._users_manager is not None:
+            return self._users_manager
+        settings: dict[str, Any] = {
+            "num_pools": 2,
+            # A few more than there are senders, for `http_post` and the like beside them: urllib3 warns of each
+            # connection that finds its pool full.
+            "maxsize": self._connections + 8,
+            "ssl_context": self._context,
+        }
+        manager: urllib3.PoolManager
+        if self._proxy is None:
+            manager = urllib3.PoolManager(**settings)
+        else:
+            auth = parse_url(self._proxy).auth
+            settings["proxy_headers"] = make_headers(proxy_basic_auth=auth) if auth else None
+            manager = urllib3.ProxyManager(self._proxy, proxy_ssl_context=self._context, **settings)
+        manager.pool_classes_by_scheme = pool_classes(self._exchange)
+        return manager
+
+    def send(self, batch: Batch, cap: float | None = None) -> Outcome:
+        return self.post(batch.body(), cap)
+
+    def post(self, body: bytes | memoryview, cap: float | None = None) -> Outcome:
+        """Send one body once; never raises what the network does.
+
+        Args:
+            body: the JSON of a `payload_data` envelope.
+            cap: seconds that bound the connect and the read part of the timeout, or None.
+        """
+        connect, read = self.timeout or DEFAULT_TIMEOUT
+        if cap is not None:
+            connect, read = min(connect, cap), min(read, cap)
+        exchange = self._exchange
+        exchange.read_timeout = read
+        # Each stale connection costs one resend and leaves the pool, so this ends with a new one at the latest.
+        for _ in range(self._connections + 9):
+            # Nobody tells with a manager of the user's; a read timeout comes when the request is under way.
+            exchange.under_way = self._users_manager is not None
+            exchange.stale = False
+            try:
+                response = self._manager.urlopen(
+                    "POST",
+                    self._endpoint.url,
+                    body=body,
+                    headers=self._headers,
+                    timeout=Timeout(connect=connect, read=read),
+                    redirect=False,
+                    retries=False,
+                    preload_content=False,
+                    decode_content=False,
+                )
+            except (HTTPError, http.client.HTTPException, OSError) as error:
+                if exchange.stale:
+                    continue
+                return Outcome(error=_described(error), timed_out=exchange.under_way and _is_timeout(error))
+            outcome = Outcome(
+                status=response.status,
+                retry_after=response.headers.get("Retry-After"),
+                location=response.headers.get("Location"),
+            )
+            _finish(response)
+            return outcome
+        return Outcome(error="the server closed every connection that it was sent a request on")
+
+    def close(self) -> None:
+        if self._users_manager is None:
+            self._manager.clear()
+
+    def after_fork(self) -> None:
+        if self._users_manager is None:
+            self._inherited.append(self._manager)
+            self._exchange = Exchange()
+            self._manager = self._new_manager()
+
+
+def _is_timeout(error: BaseException) -> bool:
+    if isinstance(error, ProtocolError) and len(error.args) > 1:
+        # A timeout while the body was sent.
+        return isinstance(error.args[1], TimeoutError)
+    return isinstance(error, ReadTimeoutError)
+
+
+def _described(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def _finish(response: Any) -> None:
+    """Read the rest of an answer, so that its connection can be used again; close it when that goes on too long.
+
+    The status has been answered, so nothing that happens here changes the outcome.
+    """
+    left = ANSWER_LIMIT
+    try:
+        while left > 0:
+            data = response.read(min(left, 16384))
+            if not data:
+                return
+            left -= len(data)
+        response.close()
+    except (HTTPError, http.client.HTTPException, OSError):
+        response.close()

@@ -1,0 +1,114 @@
+"""Ways to wait: inboxes that a thread sleeps on, and the queue of those who wait for room.
+
+A `SimpleQueue` is the one primitive: `put` never blocks, may be called by a finalizer or a signal handler in the
+middle of anything, and may come before the `get`; a timed `get` is cooperative under gevent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from typing import Any, Final
+
+#: Seconds after which a thread that waits for room goes before those that come new.
+STARVING_AFTER: Final = 0.1
+
+
+class Guard:
+    """The lock of a delivery's state, and the threads that send for it.
+
+    The lock is reentrant, since a signal handler may run in the middle of a section of the thread that it interrupts,
+    and it is never held during a request, a callback or a wait.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        #: Identifiers of the threads that send: sender threads, and others while they are in the middle of it.
+        self.sending: set[int] = set()
+
+    def must_not_wait(self) -> bool:
+        """Whether this thread, if it waited for the delivery, would wait for itself.
+
+        That is so in a thread that sends, callbacks included, and in a signal handler or finalizer that runs while
+        its thread holds the lock. One lock for all of the state lets one look tell.
+        """
+        # Private, but threading.Condition relies on it, and gevent's lock has it for that reason.
+        owned: bool = self.lock._is_owned()  # type: ignore[attr-defined]
+        return owned or threading.get_ident() in self.sending
+
+    @contextlib.contextmanager
+    def as_sender(self) -> Iterator[None]:
+        """Be one of the threads that send for a while; may be nested."""
+        me = threading.get_ident()
+        outermost = me not in self.sending
+        self.sending.add(me)
+        try:
+            yield
+        finally:
+            if outermost:
+                self.sending.discard(me)
+
+
+class Inbox:
+    """What one thread waits on; each note wakes it once, also when it comes early."""
+
+    def __init__(self) -> None:
+        self._notes: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self.put = self._notes.put
+
+    def wait(self, timeout: float | None) -> tuple[bool, Any]:
+        """(True, the note), or (False, None) when `timeout` seconds passed without one; None waits for ever."""
+        try:
+            return True, self._notes.get(timeout=None if timeout is None else max(timeout, 0.0))
+        except queue.Empty:
+            return False, None
+
+
+class Flush(Inbox):
+    """Somebody who waits until the events numbered below `target` are settled, or an attempt has failed."""
+
+    def __init__(self, target: int) -> None:
+        super().__init__()
+        self.target = target
+        self.over = False
+
+    def end(self) -> None:
+        self.over = True
+        self.put(None)
+
+    def wait_until(self, deadline: float | None) -> None:
+        while not self.over:
+            if not self.wait(None if deadline is None else deadline - time.monotonic())[0]:
+                return
+
+
+class RoomQueue:
+    """Those who wait for room in the buffer, first come first.
+
+    Thread safety: none of its own; the delivery's lock is held around each call but `Inbox.wait`.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: deque[Inbox] = deque()
+
+    def join(self, inbox: Inbox, again: bool) -> None:
+        """Queue up; `again` for one who was woken in vain, and keeps its place."""
+        if again:
+            self._waiting.appendleft(inbox)
+        else:
+            self._waiting.append(inbox)
+
+    def leave(self, inbox: Inbox) -> None:
+        with contextlib.suppress(ValueError):
+            self._waiting.remove(inbox)
+
+    def wake(self, places: int | None = None) -> None:
+        """Wake so many, or all of them."""
+        while self._waiting and (places is None or places > 0):
+            self._waiting.popleft().put(None)
+            if places is not None:
+                places -= 1

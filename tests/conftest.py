@@ -1,0 +1,79 @@
+"""Fixtures that the tests of whole emitters share."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from emitter_support import CountingAsyncEmitter, CountingEmitter, accounted, sender_threads, until
+
+from fastemit.testing import Collector
+
+MakeEmitter = Callable[..., Any]
+_CLOSE_TIMEOUT = 0.01
+
+
+@pytest.fixture(autouse=True)
+def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests go straight to the loopback, whatever the machine's settings."""
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+@pytest.fixture
+def collector() -> Iterator[Collector]:
+    """A collector of the test's own."""
+    with Collector() as collector:
+        yield collector
+
+
+@pytest.fixture(scope="session")
+def _senders_that_end() -> Iterator[set[threading.Thread]]:
+    """Sender threads of closed emitters: none of them may be left at the end."""
+    threads: set[threading.Thread] = set()
+    yield threads
+    for thread in threads:
+        thread.join(5.0)
+    assert [thread.name for thread in threads if thread.is_alive()] == []
+
+
+def _adds_up(emitter: Any) -> bool:
+    returned: int = emitter.returned
+    return accounted(emitter.stats()) == returned
+
+
+@pytest.fixture
+def make_emitter(collector: Collector, _senders_that_end: set[threading.Thread]) -> Iterator[MakeEmitter]:
+    """Makes emitters (`cls=CountingAsyncEmitter` for the other kind) that send to `collector` and are closed after it.
+
+    At teardown, what the counters of each tell has to add up to the calls of its `input` that returned.
+    """
+    before = set(sender_threads())
+    made: list[Any] = []
+
+    def make(endpoint: str | None = None, *, cls: Any = CountingEmitter, **settings: Any) -> Any:
+        emitter = cls(collector.url if endpoint is None else endpoint, **settings)
+        made.append(emitter)
+        return emitter
+
+    yield make
+    for emitter in made:
+        emitter.close(_CLOSE_TIMEOUT)
+    _senders_that_end.update(set(sender_threads()) - before)
+    for emitter in made:
+        # A thread that waited in `input` returns from it a moment after the close.
+        until(functools.partial(_adds_up, emitter), 5.0)
+
+
+@pytest.fixture
+def make_async_emitter(make_emitter: MakeEmitter) -> MakeEmitter:
+    """As `make_emitter`, an `AsyncEmitter`."""
+
+    def make(endpoint: str | None = None, **settings: Any) -> Any:
+        return make_emitter(endpoint, cls=CountingAsyncEmitter, **settings)
+
+    return make

@@ -1,0 +1,91 @@
+"""What `import fastemit` does, and does not."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import fastemit
+
+PUBLIC = {"AsyncEmitter", "Emitter", "EmitterStats", "InMemoryEventStore", "__version__", "logger"}
+
+
+def output_of(program: str) -> str:
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=True)
+    assert done.stderr == ""
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize("module", ["fastemit", "fastemit.testing", "fastemit.cli"])
+def test_no_optional_package_is_imported(module: str) -> None:
+    program = f"""
+import sys, {module}
+print(sorted({{"requests", "redis", "celery", "snowplow_tracker", "certifi", "orjson"}} & set(sys.modules)))
+"""
+    assert output_of(program) == "['orjson']"
+
+
+def test_no_thread_is_started_and_no_socket_opened_by_import_or_construction() -> None:
+    # urllib3 looks at its own import whether an IPv6 socket can be bound, and closes it.
+    program = """
+import sys, threading, urllib3
+opened = []
+sys.addaudithook(lambda event, args: opened.append(event) if event.startswith("socket.") else None)
+import fastemit
+emitters = [fastemit.Emitter("http://127.0.0.1:1"), fastemit.AsyncEmitter("http://127.0.0.1:1", flush_interval=1)]
+print(threading.active_count(), opened)
+"""
+    assert output_of(program) == "1 []"
+
+
+def test_the_audit_hook_above_would_see_a_socket() -> None:
+    program = """
+import sys
+opened = []
+sys.addaudithook(lambda event, args: opened.append(event) if event.startswith("socket.") else None)
+import socket
+socket.socket().close()
+print(opened)
+"""
+    assert output_of(program) == "['socket.__new__']"
+
+
+def test_logging_is_left_as_it_is() -> None:
+    program = """
+import logging
+root = logging.getLogger()
+before = (root.level, root.handlers[:], logging.root.manager.disable)
+import fastemit
+logger = logging.getLogger("fastemit")
+print(before == (root.level, root.handlers, logging.root.manager.disable), [type(h).__name__ for h in logger.handlers])
+print(logger.level, logger.propagate, fastemit.logger is logger)
+"""
+    assert output_of(program) == "True ['NullHandler']\n0 True True"
+
+
+def test_the_public_names_are_there() -> None:
+    assert set(fastemit.__all__) >= PUBLIC
+    assert [name for name in fastemit.__all__ if not hasattr(fastemit, name)] == []
+
+
+def test_a_star_import_brings_the_public_names() -> None:
+    assert output_of(f"from fastemit import *; print({sorted(PUBLIC)} == sorted({PUBLIC} & set(dir())))") == "True"
+
+
+@pytest.mark.parametrize(
+    ("module", "names"),
+    [
+        ("emitters", ["Emitter", "AsyncEmitter"]),
+        ("event_store", ["InMemoryEventStore"]),
+        ("typing", ["PayloadDict", "PayloadDictList", "HttpProtocol", "Method", "SuccessCallback", "FailureCallback"]),
+    ],
+)
+def test_modules_have_the_references_names(module: str, names: list[str]) -> None:
+    imported = __import__(f"fastemit.{module}", fromlist=names)
+    assert [name for name in names if not hasattr(imported, name)] == []
+
+
+def test_a_path_through_the_version() -> None:
+    assert output_of("import fastemit; print(fastemit.__version__)") == fastemit.__version__
