@@ -1,0 +1,131 @@
+"""A collector that counts events and does nothing else, to be run as a process of its own.
+
+It prints its port, serves until its standard input is closed, and is told what to do by requests to paths that begin
+with `/-/`: `/-/counts`, `/-/reset`, `/-/fail?N` (answer the next N requests 500). Each answers the counts as JSON.
+
+Bodies are read into one buffer per connection and searched once, which takes far less of a core than any client takes
+to send them; the counts have the CPU time of this process, so that a benchmark can show it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import socket
+import sys
+import threading
+import time
+
+# In each event exactly once, and nowhere else: a quote inside a JSON string is escaped. The reference has a space
+# after the colon, fastemit has none.
+_EVENT = b'"stm":'
+_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
+_OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+_FAILED = b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n"
+
+
+class Counts:
+    """What came. Thread safety: `_lock` covers everything here."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._failures_due = 0
+        self._forget()
+
+    def _forget(self) -> None:
+        self._requests = self._events = self._failed_requests = self._failed_events = 0
+        self._bytes = self._connections = 0
+
+    def connected(self) -> None:
+        with self._lock:
+            self._connections += 1
+
+    def received(self, events: int, size: int) -> bytes:
+        """Count a request; its answer."""
+        with self._lock:
+            self._bytes += size
+            if self._failures_due:
+                self._failures_due -= 1
+                self._failed_requests += 1
+                self._failed_events += events
+                return _FAILED
+            self._requests += 1
+            self._events += events
+            return _OK
+
+    def control(self, command: str) -> bytes:
+        name, _, argument = command.partition("?")
+        with self._lock:
+            if name == "reset":
+                self._forget()
+            elif name == "fail":
+                self._failures_due = int(argument)
+            counts = {
+                "requests": self._requests,
+                "events": self._events,
+                "failed_requests": self._failed_requests,
+                "failed_events": self._failed_events,
+                "bytes": self._bytes,
+                "connections": self._connections,
+                "cpu_seconds": time.process_time(),
+            }
+        body = json.dumps(counts).encode()
+        return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+
+
+def serve(connection: socket.socket, counts: Counts) -> None:
+    """Answer the requests of one connection until the client closes it. Nothing is pipelined."""
+    buffer = bytearray(65536)
+    with connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        filled = 0
+        while True:
+            end = buffer.find(b"\r\n\r\n", 0, filled)
+            if end < 0:
+                received = connection.recv_into(memoryview(buffer)[filled:])
+                if not received:
+                    return
+                filled += received
+                continue
+            head = bytes(buffer[:end])
+            length = _LENGTH.search(head)
+            size = int(length[1]) if length else 0
+            start = end + 4
+            if start + size > len(buffer):
+                buffer.extend(bytes(start + size - len(buffer)))
+            with memoryview(buffer) as view:
+                while filled < start + size:
+                    received = connection.recv_into(view[filled : start + size])
+                    if not received:
+                        return
+                    filled += received
+            filled = 0
+            path = head.split(b" ", 2)[1]
+            if path.startswith(b"/-/"):
+                connection.sendall(counts.control(path[3:].decode()))
+            else:
+                connection.sendall(counts.received(buffer.count(_EVENT, start, start + size), size))
+
+
+def accept(listener: socket.socket, counts: Counts) -> None:
+    while True:
+        connection, _ = listener.accept()
+        counts.connected()
+        threading.Thread(target=_serve_quietly, args=(connection, counts), daemon=True).start()
+
+
+def _serve_quietly(connection: socket.socket, counts: Counts) -> None:
+    with contextlib.suppress(ConnectionError):  # a client that closes with an answer unread resets the connection
+        serve(connection, counts)
+
+
+def main() -> None:
+    listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+    threading.Thread(target=accept, args=(listener, Counts()), daemon=True).start()
+    print(listener.getsockname()[1], flush=True)
+    sys.stdin.read()
+
+
+if __name__ == "__main__":
+    main()

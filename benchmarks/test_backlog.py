@@ -1,0 +1,101 @@
+"""A backlog that fails and is kept: what it costs per event does not grow with the number of events.
+
+A cycle is what an outage costs an emitter that has so many events queued: one request that is answered 500, its events
+given back to the front, and then everything sent, through `Emitter.flush` and the real delivery. Both flushes are
+timed, filling the buffer is not. The second ignores the backoff that the first has begun, so no waiting is in it.
+
+Per event the larger backlog is the cheaper one: a request costs some hundred microseconds of Python whatever it
+carries, and so do the two hand-overs to the sender thread; 100 events share what 10,000 share. So the limit, 1.5 times
+the small one's cost, is for what must not be there: work per event that grows with the backlog, as in the reference,
+which looks for each event that it puts back among all that are queued.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from itertools import repeat
+
+import pytest
+from bench_support import PAGE_VIEW, SMOKE, Server, interleaved, medians, timer_per_event
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from fastemit import Emitter
+
+SIZES = (100, 1_000, 10_000)
+ROUNDS = 10 if SMOKE else 40
+#: The default, by which 10,000 events take three requests and one of them fails; and one that all of them fit in.
+REQUEST_BYTES = {"1 MB requests": 1_000_000, "one request": 8_000_000}
+
+
+class Backlog:
+    """An emitter that is filled with `size` events, which fail once and are then sent, again and again."""
+
+    def __init__(self, server: Server, size: int, request_bytes: int) -> None:
+        self._server = server
+        self.size = size
+        # Neither limit is reached: nothing is sent before `flush`.
+        self._emitter = Emitter(
+            server.url, batch_size=size + 1, buffer_capacity=size + 1, max_request_bytes=request_bytes
+        )
+
+    def fill(self) -> None:
+        take = self._emitter.input
+        for _ in repeat(None, self.size):
+            take(PAGE_VIEW)
+        self._server.reset()
+        self._server.fail(1)
+        self._retried = self._emitter.stats().retried_events
+
+    def fail_and_send(self) -> None:
+        self._emitter.flush()
+        self._emitter.flush()
+
+    def check(self) -> None:
+        counts, stats = self._server.counts(), self._emitter.stats()
+        assert counts.events == self.size
+        assert counts.failed_requests == 1
+        assert counts.failed_events == stats.retried_events - self._retried > 0
+        assert stats.queued_events == stats.in_flight_events == 0
+        assert sum(stats.dropped_events.values()) == 0
+
+    def run(self) -> float:
+        """Microseconds per event of one cycle."""
+        self.fill()
+        started = time.perf_counter()
+        self.fail_and_send()
+        took = time.perf_counter() - started
+        self.check()
+        return took / self.size * 1e6
+
+
+def with_timer(size: int) -> object:
+    return pytest.param(size, marks=pytest.mark.benchmark(timer=timer_per_event(size)))
+
+
+@pytest.mark.parametrize("size", [with_timer(size) for size in SIZES])
+@pytest.mark.parametrize("requests", REQUEST_BYTES)
+def test_backlog(requests: str, size: int, server: Server, benchmark: BenchmarkFixture) -> None:
+    benchmark.group = f"a backlog fails once and is sent, {requests}: time per event"
+    backlog = Backlog(server, size, REQUEST_BYTES[requests])
+    backlog.run()
+    benchmark.pedantic(backlog.fail_and_send, setup=backlog.fill, rounds=ROUNDS)
+    backlog.check()
+
+
+@pytest.mark.parametrize("requests", REQUEST_BYTES)
+@pytest.mark.benchmark(group="guards: the time that the whole test takes")
+def test_backlog_ratios(
+    requests: str, server: Server, benchmark: BenchmarkFixture, report: Callable[[str], None]
+) -> None:
+    backlogs = [Backlog(server, size, REQUEST_BYTES[requests]) for size in SIZES]
+    for backlog in backlogs:
+        backlog.run()
+    runs = {f"{backlog.size:,}": backlog.run for backlog in backlogs}
+    results = benchmark.pedantic(interleaved, (runs, ROUNDS), rounds=1)
+    microseconds = medians(results)
+    ratio = microseconds["10,000"] / microseconds["100"]
+    told = ", ".join(f"{size} events {value:.2f} us" for size, value in microseconds.items())
+    report(f"backlog, {requests}: 10,000 events cost {ratio:.2f} times what 100 cost, per event (limit 1.5): {told}")
+    benchmark.extra_info.update(ratio=ratio, microseconds=microseconds)
+    assert ratio <= 1.5

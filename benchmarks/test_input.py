@@ -1,0 +1,135 @@
+"""`input` while the sender is idle: what an event costs the thread that tracks it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from itertools import repeat
+from typing import Any, Protocol
+
+import orjson
+import pytest
+import snowplow_tracker
+from bench_support import (
+    PAGE_VIEW,
+    PAGE_VIEW_BYTES,
+    PAGE_VIEW_WITH_INT,
+    SMOKE,
+    Server,
+    interleaved,
+    medians,
+    timer_per_event,
+)
+from pytest_benchmark.fixture import BenchmarkFixture
+
+import fastemit
+
+EVENTS = 1_000  # in a round: short ones, so that few are interrupted by other programs
+ROUNDS = 100 if SMOKE else 500
+PAYLOADS: dict[str, dict[str, Any]] = {"one int": PAGE_VIEW_WITH_INT, "all strings": PAGE_VIEW}
+
+
+class Contender(Protocol):
+    """Something that takes events, until it is told to see that it has them all, and to empty itself."""
+
+    take: Callable[[dict[str, Any]], object]
+
+    def settle(self, events: int) -> None: ...
+
+
+class Fastemit:
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        # Never reached: the sender sleeps until `settle`.
+        self._emitter = fastemit.Emitter(server.url, batch_size=EVENTS + 1, buffer_capacity=EVENTS + 1)
+        self.take = self._emitter.input
+
+    def settle(self, events: int) -> None:
+        assert self._emitter.stats().queued_events == events
+        self._server.reset()
+        assert self._emitter.drain(30)
+        assert self._server.counts().events == events
+
+
+class Reference:
+    def __init__(self, server: Server) -> None:
+        emitter = snowplow_tracker.Emitter(server.url, batch_size=EVENTS + 1, buffer_capacity=EVENTS + 1)
+        self._store = emitter.event_store
+        self.take = emitter.input
+
+    def settle(self, events: int) -> None:
+        assert self._store.size() == events
+        assert len(self._store.get_events_batch()) == events
+
+
+class BareOrjson:
+    """The limit: `orjson.dumps` of a dict that has strings only, and nothing done with the result."""
+
+    def __init__(self, server: Server) -> None:
+        self.take = orjson.dumps
+
+    def settle(self, events: int) -> None:
+        assert len(self.take(PAGE_VIEW)) == PAGE_VIEW_BYTES
+
+
+CONTENDERS: dict[str, Callable[[Server], Contender]] = {
+    "fastemit": Fastemit,
+    "orjson.dumps": BareOrjson,
+    "reference": Reference,
+}
+
+
+def payload_for(contender: str, kind: str) -> dict[str, Any]:
+    return PAGE_VIEW if contender == "orjson.dumps" else dict(PAYLOADS[kind])
+
+
+def take_all(contender: Contender, payload: dict[str, Any]) -> None:
+    take = contender.take
+    for _ in repeat(None, EVENTS):
+        take(payload)
+
+
+@pytest.mark.parametrize("name", CONTENDERS)
+@pytest.mark.parametrize("kind", PAYLOADS)
+@pytest.mark.benchmark(timer=timer_per_event(EVENTS))
+def test_input(name: str, kind: str, server: Server, benchmark: BenchmarkFixture) -> None:
+    benchmark.group = f"input, sender idle, page view with {kind}: time per event"
+    contender, payload = CONTENDERS[name](server), payload_for(name, kind)
+    take_all(contender, payload)  # memory is there and will be used again
+
+    def settle() -> None:
+        contender.settle(EVENTS)
+
+    benchmark.pedantic(take_all, (contender, payload), setup=settle, rounds=ROUNDS)
+    contender.settle(EVENTS)
+
+
+@pytest.mark.parametrize("kind", PAYLOADS)
+@pytest.mark.benchmark(group="guards: the time that the whole test takes")
+def test_input_ratios(kind: str, server: Server, benchmark: BenchmarkFixture, report: Callable[[str], None]) -> None:
+    def run_of(name: str) -> Callable[[], float]:
+        contender, payload = CONTENDERS[name](server), payload_for(name, kind)
+
+        def run() -> float:
+            started = time.perf_counter()
+            take_all(contender, payload)
+            took = time.perf_counter() - started
+            contender.settle(EVENTS)
+            return took / EVENTS * 1e9
+
+        run()
+        return run
+
+    runs = {name: run_of(name) for name in CONTENDERS}
+    results = benchmark.pedantic(interleaved, (runs, ROUNDS), rounds=1)
+    nanoseconds = medians(results)
+    to_limit = nanoseconds["fastemit"] / nanoseconds["orjson.dumps"]
+    to_reference = nanoseconds["reference"] / nanoseconds["fastemit"]
+    told = ", ".join(f"{name} {value:.0f} ns" for name, value in nanoseconds.items())
+    report(
+        f"input, {kind}: {to_limit:.2f} times orjson.dumps (limit 3), "
+        f"{to_reference:.1f} times as fast as the reference (at least 3): {told}"
+    )
+    benchmark.extra_info.update(to_orjson=to_limit, to_reference=to_reference, nanoseconds=nanoseconds)
+    assert to_limit <= 3
+    assert to_reference >= 3
