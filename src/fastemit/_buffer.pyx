@@ -17,6 +17,7 @@ from cpython.object cimport PyObject
 from libc.stdint cimport UINT32_MAX, int64_t
 from libc.string cimport memcpy, memset
 
+from fastemit._flat cimport flat_event
 from fastemit._ring cimport (
     CLOSED,
     IN_FLIGHT,
@@ -58,6 +59,8 @@ import orjson
 
 
 cdef extern from "Python.h":
+    void* PyMem_RawMalloc(size_t size) nogil
+    void PyMem_RawFree(void* pointer) nogil
     # Declared on PyObject*, so that a walk over a dict takes no references.
     bint PyUnicode_CheckExact(PyObject* o) noexcept
     bint PyDict_CheckExact(object o) noexcept
@@ -102,49 +105,15 @@ NOTIFY_NEVER = 0
 NOTIFY_WHEN_DUE = 1
 NOTIFY_ALWAYS = 2
 
+# Longer events are written by orjson.
+cdef enum:
+    SCRATCH_BYTES = 64 * 1024
+
 cdef object STORED = 0
 cdef object CALL = 1
 
 MIN_REQUEST_BYTES = 1024
 MAX_REQUEST_BYTES = 1 << 30
-
-
-cdef extern from *:
-    """
-    /* str(number) in a third of the time that it takes by way of int.__str__: timestamps are ints, and in every event. */
-    static PyObject* fastemit_decimal(long long number) {
-        char digits[20];
-        char* at = digits + sizeof(digits);
-        unsigned long long left = number < 0 ? 0ULL - (unsigned long long) number : (unsigned long long) number;
-        PyObject* text;
-        do {
-            *--at = (char) ('0' + left % 10);
-            left /= 10;
-        } while (left);
-        if (number < 0) {
-            *--at = '-';
-        }
-        text = PyUnicode_New(digits + sizeof(digits) - at, 127);
-        if (text != NULL) {
-            memcpy(PyUnicode_DATA(text), at, (size_t) (digits + sizeof(digits) - at));
-        }
-        return text;
-    }
-    """
-    str decimal "fastemit_decimal" (long long number)
-    long long PyLong_AsLongLongAndOverflow(object number, int* overflow) except? -1
-    bint PyLong_CheckExact(object o) noexcept
-
-
-cdef object text_of(object value):
-    """`str(value)`."""
-    cdef int overflow = 0
-    cdef long long number
-    if PyLong_CheckExact(value):
-        number = PyLong_AsLongLongAndOverflow(value, &overflow)
-        if not overflow:
-            return decimal(number)
-    return str(value)
 
 
 cdef bytes dump(dict strings):
@@ -175,7 +144,7 @@ cdef bytes encode_payload(object payload):
         while PyDict_Next(strings, &at, &key, &value):
             if not PyUnicode_CheckExact(value):
                 # Allowed during the walk, since the key is there already.
-                PyDict_SetItem(strings, <object> key, text_of(<object> value))
+                PyDict_SetItem(strings, <object> key, str(<object> value))
     elif isinstance(payload, Mapping) or (
         hasattr(payload, "keys") and hasattr(payload, "__getitem__") and not isinstance(payload, type)
     ):
@@ -212,6 +181,7 @@ cdef class EventBuffer:
     """
 
     cdef Ring ring
+    cdef char* scratch             # SCRATCH_BYTES, where `flat_event` writes; the ring lock is held meanwhile
     cdef object __weakref__
     # Inboxes of the senders that sleep. `append` takes one out and puts a note into it: once for each sleep.
     cdef list sleepers
@@ -229,6 +199,9 @@ cdef class EventBuffer:
     def __cinit__(self, Py_ssize_t capacity, Py_ssize_t max_bytes, Py_ssize_t max_request_bytes,
                   Py_ssize_t batch_size, object byte_limit=None):
         memset(&self.ring, 0, sizeof(Ring))
+        self.scratch = <char*> PyMem_RawMalloc(SCRATCH_BYTES)
+        if self.scratch == NULL:
+            raise MemoryError("no memory for an event buffer")
         if capacity < 1 or max_bytes < 1 or batch_size < 1:
             raise ValueError(f"capacity, max_bytes and batch_size must be at least 1, not "
                              f"{capacity}, {max_bytes}, {batch_size}")
@@ -248,6 +221,7 @@ cdef class EventBuffer:
     def __dealloc__(self):
         # No Batch is left, since each holds a reference; so nothing is in flight.
         cdef Segment* seg
+        PyMem_RawFree(self.scratch)
         ring_trim(&self.ring, 0)
         while self.ring.head != NULL:
             seg = self.ring.head
@@ -272,7 +246,7 @@ cdef class EventBuffer:
         the encoded event when it is not queued: closed, full, too large, or in a forked child (see `forked`).
         Raises what `encode` raises, and `MemoryError`; then nothing has changed.
         """
-        return self._put(encode_payload(payload), False)
+        return self._take_in(payload)
 
     def append_encoded(self, bytes event not None, bint urgent=False):
         """Queue what `encode` returned; answers as `append` does. `urgent` goes ahead of the starving."""
@@ -280,27 +254,56 @@ cdef class EventBuffer:
             raise ValueError(f"event must be an encoded JSON object, not {event!r}")
         return self._put(event, urgent)
 
+    cdef object _take_in(self, payload):
+        cdef size_t length = 0
+        cdef bytes event = None
+        cdef object inbox = None
+        cdef PutResult result = PUT_FULL
+        if not self._closed and self._forks == forks:
+            with cython.critical_section(self):
+                length = flat_event(<PyObject*> payload, self.scratch, SCRATCH_BYTES)
+                if length:
+                    result = self._store(self.scratch, length, False)
+                    inbox = self._sleeper()
+                    if result != PUT_OK:
+                        # Under the lock, since the next event is written there; bytes are no reason to collect garbage.
+                        event = PyBytes_FromStringAndSize(self.scratch, length)
+        if length:
+            return self._answer(result, event, inbox)
+        return self._put(encode_payload(payload), False)
+
     cdef object _put(self, bytes event, bint urgent):
         cdef PutResult result
-        cdef object inbox = None
-        cdef bint due
+        cdef object inbox
         if self._closed or self._forks != forks:
             return event
         with cython.critical_section(self):
-            if self.starving and not urgent:
-                result = PUT_FULL
-            else:
-                result = ring_put(&self.ring, PyBytes_AS_STRING(event), PyBytes_GET_SIZE(event))
-            if result == PUT_FULL:
-                self._pressed = True
-            due = self._due()
-            if due and not self.hold and self.sleepers:
-                inbox = self.sleepers.pop()
-            verify(ring_wrong(&self.ring))
+            result = self._store(PyBytes_AS_STRING(event), PyBytes_GET_SIZE(event), urgent)
+            inbox = self._sleeper()
+        return self._answer(result, event, inbox)
+
+    cdef inline PutResult _store(self, const char* event, size_t length, bint urgent) noexcept:
+        cdef PutResult result
+        if self.starving and not urgent:
+            result = PUT_FULL
+        else:
+            result = ring_put(&self.ring, event, length)
+        if result == PUT_FULL:
+            self._pressed = True
+        verify(ring_wrong(&self.ring))
+        return result
+
+    cdef inline object _sleeper(self):
+        """The inbox of a sender that is to be woken, or None."""
+        if not self.hold and self._due() and self.sleepers:
+            return self.sleepers.pop()
+        return None
+
+    cdef inline object _answer(self, PutResult result, bytes event, inbox):
         if inbox is not None:
             inbox.put(None)
         if result == PUT_OK:
-            return CALL if self.notify == NOTIFY_ALWAYS or (due and self.notify == NOTIFY_WHEN_DUE) else STORED
+            return CALL if self.notify == NOTIFY_ALWAYS or (self.notify == NOTIFY_WHEN_DUE and self._due()) else STORED
         if result == PUT_NO_MEMORY:
             raise MemoryError(f"no memory for an event of {PyBytes_GET_SIZE(event)} bytes")
         return event
@@ -591,7 +594,7 @@ cdef class Intake:
         cdef object answer
         if self._into is None:
             raise RuntimeError(f"{type(self).__name__}.__init__ has not been called")
-        answer = self._into._put(encode_payload(payload), False)
+        answer = self._into._take_in(payload)
         if answer is not STORED:
             self._answer(answer)
 
