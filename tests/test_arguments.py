@@ -102,7 +102,8 @@ def test_a_wrong_type_is_a_type_error_that_explains(cls: Any, name: str, value: 
     with pytest.raises(TypeError) as error:
         cls(**{"endpoint": "example.com", name: value})
     assert str(error.value).startswith(name)
-    assert shown(value) in str(error.value)
+    # The value of a header may be a secret.
+    assert name == "headers" or shown(value) in str(error.value)
     assert allowed in str(error.value)
 
 
@@ -210,18 +211,11 @@ def test_session_and_pool_manager_together_are_a_value_error(cls: Any) -> None:
 
 
 @pytest.mark.parametrize("cls", BOTH)
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [("method", "get"), ("session", object()), ("event_store", object())],
-)
-def test_what_the_next_issue_builds_is_not_implemented(cls: Any, name: str, value: Any) -> None:
-    with pytest.raises(NotImplementedError, match=name):
+@pytest.mark.parametrize("name", ["session", "event_store", "pool_manager"])
+@pytest.mark.parametrize("value", [object(), "x", 5, dict])
+def test_an_object_without_the_methods_is_a_type_error(cls: Any, name: str, value: Any) -> None:
+    with pytest.raises(TypeError, match=rf"^{name} must be None or "):
         cls("example.com", **{name: value})
-
-
-def test_http_get_is_not_implemented() -> None:
-    with pytest.raises(NotImplementedError, match="http_get"):
-        Emitter("example.com").http_get({})
 
 
 @pytest.mark.parametrize("cls", BOTH)
@@ -305,8 +299,7 @@ def test_attributes_have_the_references_names_and_defaults(cls: Any, name: str, 
 def test_the_stores_and_the_timers_attributes_are_readable() -> None:
     emitter = Emitter("example.com", byte_limit=1000)
     emitter.input({"e": "pv"})
-    event = {"e": "pv", "stm": emitter.event_store.event_buffer[0]["stm"]}
-    assert emitter.event_store.event_buffer == [event]
+    assert emitter.event_store.event_buffer == [{"e": "pv"}]
     assert emitter.event_store.size() == 1
     assert emitter.event_store.buffer_capacity == 10_000
     assert emitter.bytes_queued == emitter.stats().queued_bytes > 0

@@ -176,7 +176,7 @@ def test_a_flush_timer_that_is_taken_away_is_gone() -> None:
 def test_closing_sends_the_few_and_then_ends() -> None:
     desk = Desk()
     desk.put(1)
-    desk.schedule.close(NOW + 5)
+    desk.schedule.close(NOW + 5, NOW)
     desk.succeed()
     assert desk.plan() is EXIT
 
@@ -184,7 +184,7 @@ def test_closing_sends_the_few_and_then_ends() -> None:
 def test_closing_ends_at_the_deadline_with_events_left() -> None:
     desk = Desk()
     desk.put(3)
-    desk.schedule.close(NOW + 5)
+    desk.schedule.close(NOW + 5, NOW)
     assert [isinstance(desk.plan(4.9), Turn), desk.plan(5.0)] == [True, EXIT]
 
 
@@ -192,14 +192,14 @@ def test_closing_tries_at_once_whatever_the_backoff_says() -> None:
     desk = Desk()
     desk.put(3)
     desk.fail(asked=30.0)
-    desk.schedule.close(NOW + 5)
+    desk.schedule.close(NOW + 5, NOW)
     assert desk.plan() == Turn(1, probe=True)
 
 
 def test_no_delay_reaches_past_the_deadline_of_closing() -> None:
     desk = Desk()
     desk.put(3)
-    desk.schedule.close(NOW + 4)
+    desk.schedule.close(NOW + 4, NOW)
     desk.fail(asked=30.0)
     first = desk.plan()
     desk.fail(2.0, asked=30.0)
@@ -211,7 +211,7 @@ def test_no_delay_reaches_past_the_deadline_of_closing() -> None:
 def test_closing_without_a_deadline_waits_for_the_backoff() -> None:
     desk = Desk()
     desk.put(3)
-    desk.schedule.close(FOREVER)
+    desk.schedule.close(FOREVER, NOW)
     desk.fail(asked=30.0)
     assert desk.plan() == 30.0
 

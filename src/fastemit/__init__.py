@@ -5,9 +5,44 @@
 in place of `from snowplow_tracker import Emitter` is the one line that changes.
 """
 
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
 from fastemit._version import __version__
+from fastemit.emitter_configuration import EmitterConfiguration
 from fastemit.emitters import AsyncEmitter, Emitter
-from fastemit.event_store import InMemoryEventStore
+from fastemit.event_store import EventStore, InMemoryEventStore
 from fastemit.stats import EmitterStats, logger
 
-__all__ = ["AsyncEmitter", "Emitter", "EmitterStats", "InMemoryEventStore", "__version__", "logger"]
+__all__ = [
+    "AsyncEmitter",
+    "Emitter",
+    "EmitterConfiguration",
+    "EmitterStats",
+    "EventStore",
+    "InMemoryEventStore",
+    "__version__",
+    "logger",
+]
+
+if TYPE_CHECKING:
+    from fastemit.snowplow import Snowplow as Snowplow
+else:
+    # Imported on first use, because they need an extra: name, module, what the extra installs. Not in `__all__`, so
+    # that a star import needs none.
+    _NEED_AN_EXTRA = {"Snowplow": ("fastemit.snowplow", "snowplow_tracker")}
+
+    # Out of sight of type checkers, which would take it to mean that every name is there.
+    def __getattr__(name: str) -> Any:
+        if name not in _NEED_AN_EXTRA:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(import_module(_NEED_AN_EXTRA[name][0]), name)
+        globals()[name] = value
+        return value
+
+    def __dir__() -> list[str]:
+        # help() gets every name that is listed, and stops at an ImportError.
+        return sorted({*globals(), *(name for name, (_, needed) in _NEED_AN_EXTRA.items() if find_spec(needed))})

@@ -20,11 +20,11 @@ from libc.string cimport memcpy, memset
 from fastemit._flat cimport flat_event
 from fastemit._ring cimport (
     CLOSED,
+    Format,
     IN_FLIGHT,
     LIMBO,
     OVERFLOW,
     OVERSIZE,
-    PREFIX_LEN,
     PUT_FULL,
     PUT_NO_MEMORY,
     PUT_OK,
@@ -54,6 +54,7 @@ from fastemit._ring cimport (
 
 import json
 from collections.abc import Mapping
+from urllib.parse import urlencode
 
 import orjson
 
@@ -82,6 +83,37 @@ cdef extern from * nogil:
     """
     long forks "fastemit_forks"
     int watch_forks "fastemit_watch_forks" ()
+
+
+cdef extern from * nogil:
+    """
+    #define FASTEMIT_PREFIX \
+        "{\\"schema\\":\\"iglu:com.snowplowanalytics.snowplow/payload_data/jsonschema/1-0-4\\",\\"data\\":["
+    #define FASTEMIT_JSON_TAIL ",\\"stm\\":\\"0000000000000\\"},"
+    #define FASTEMIT_QUERY_TAIL "&stm=0000000000000&"
+    """
+    const char* JSON_PREFIX "FASTEMIT_PREFIX"
+    const size_t JSON_PREFIX_LEN "(sizeof(FASTEMIT_PREFIX) - 1)"
+    const char* JSON_TAIL "FASTEMIT_JSON_TAIL"
+    const size_t JSON_TAIL_LEN "(sizeof(FASTEMIT_JSON_TAIL) - 1)"
+    const char* QUERY_TAIL "FASTEMIT_QUERY_TAIL"
+    const size_t QUERY_TAIL_LEN "(sizeof(FASTEMIT_QUERY_TAIL) - 1)"
+
+
+cdef Format json_format() noexcept:
+    """A POST: JSON objects in the self-describing envelope, each with an `stm` before its brace."""
+    return Format(
+        prefix=JSON_PREFIX, prefix_len=JSON_PREFIX_LEN, tail=JSON_TAIL, tail_len=JSON_TAIL_LEN,
+        chop=1, empty_len=2, stm_from_end=16, enclosed=True,
+    )
+
+
+cdef Format query_format() noexcept:
+    """A GET: query strings, each with an `stm` behind it."""
+    return Format(
+        prefix=b"", prefix_len=0, tail=QUERY_TAIL, tail_len=QUERY_TAIL_LEN,
+        chop=0, empty_len=0, stm_from_end=14, enclosed=False,
+    )
 
 
 if watch_forks() != 0:
@@ -145,15 +177,56 @@ cdef bytes encode_payload(object payload):
             if not PyUnicode_CheckExact(value):
                 # Allowed during the walk, since the key is there already.
                 PyDict_SetItem(strings, <object> key, str(<object> value))
-    elif isinstance(payload, Mapping) or (
-        hasattr(payload, "keys") and hasattr(payload, "__getitem__") and not isinstance(payload, type)
-    ):
-        names = payload if isinstance(payload, Mapping) else payload.keys()
-        strings = {name: str(payload[name]) for name in names}
+    elif is_mapping(payload):
+        strings = {name: str(payload[name]) for name in names_of(payload)}
     else:
         raise TypeError(f"payload must be a mapping of names to values, not {type(payload).__name__}")
     strings.pop(STM_KEY, None)
     return dump(strings)
+
+
+cdef bytes encode_query(dict payload):
+    """The query string that `requests` makes of `payload` as its `params`: None left out, a list repeats its name.
+
+    Raises `UnicodeEncodeError` for lone surrogates, as `requests` does.
+    """
+    cdef list pairs = []
+    for name, values in payload.items():
+        if isinstance(values, (str, bytes)) or not hasattr(values, "__iter__"):
+            values = (values,)
+        for value in values:
+            if value is not None:
+                pairs.append((name.encode("utf-8") if isinstance(name, str) else name,
+                              value.encode("utf-8") if isinstance(value, str) else value))
+    return urlencode(pairs, doseq=True).encode("ascii")
+
+
+cdef bint is_mapping(object payload):
+    return isinstance(payload, Mapping) or (
+        hasattr(payload, "keys") and hasattr(payload, "__getitem__") and not isinstance(payload, type)
+    )
+
+
+cdef object names_of(object payload):
+    return payload if isinstance(payload, Mapping) else payload.keys()
+
+
+@cython.final
+cdef class KeptEvent:
+    """An encoded event together with what it was made from; see `EventBuffer`'s `keep`."""
+
+    cdef readonly bytes encoded
+    cdef readonly object original
+
+    def __cinit__(self, bytes encoded not None, original):
+        self.encoded = encoded
+        self.original = original
+
+
+cdef bytes encoded_of(object event):
+    if type(event) is KeptEvent:
+        return (<KeptEvent> event).encoded
+    return event
 
 
 cdef list load_events(object document):
@@ -175,6 +248,9 @@ cdef class EventBuffer:
         max_request_bytes: most bytes of one request body, envelope included (1 KiB to 1 GiB).
         batch_size: queued events at which a sender is due.
         byte_limit: queued bytes at which a sender is due; None for no such limit.
+        query: events are query strings, for GET, in place of JSON objects for POST; each is taken by itself.
+        keep: keep the dict that each event was made from, and hand it out by `Batch.decode`. A refused event is a
+            `KeptEvent` then where it is `bytes` otherwise.
 
     The arguments are those that `Emitter` has checked; here only what would break the ring raises `ValueError`.
     Thread safety: see the module.
@@ -185,6 +261,9 @@ cdef class EventBuffer:
     cdef object __weakref__
     # Inboxes of the senders that sleep. `append` takes one out and puts a note into it: once for each sleep.
     cdef list sleepers
+    cdef dict originals            # by number, what each event was made from; None unless `keep`
+    cdef readonly bint query
+    cdef readonly double recheck_at  # when to look again although nothing is queued: never, with this buffer
     cdef Py_ssize_t _batch_size
     cdef Py_ssize_t _byte_limit
     cdef long _forks               # value of `forks` in the process that this buffer works for
@@ -197,7 +276,7 @@ cdef class EventBuffer:
     cdef public int starving       # threads that have waited long for room: only `urgent` events are taken
 
     def __cinit__(self, Py_ssize_t capacity, Py_ssize_t max_bytes, Py_ssize_t max_request_bytes,
-                  Py_ssize_t batch_size, object byte_limit=None):
+                  Py_ssize_t batch_size, object byte_limit=None, *, bint query=False, bint keep=False):
         memset(&self.ring, 0, sizeof(Ring))
         self.scratch = <char*> PyMem_RawMalloc(SCRATCH_BYTES)
         if self.scratch == NULL:
@@ -210,7 +289,11 @@ cdef class EventBuffer:
                              f"not {max_request_bytes}")
         self.ring.max_events = capacity
         self.ring.max_bytes = max_bytes
-        self.ring.segment_bytes = min(<size_t> max_request_bytes - PREFIX_LEN - 1, <size_t> max_bytes)
+        self.ring.format = query_format() if query else json_format()
+        self.ring.segment_bytes = min(<size_t> max_request_bytes - self.ring.format.prefix_len - 1, <size_t> max_bytes)
+        self.query = query
+        self.recheck_at = float("inf")
+        self.originals = {} if keep else None
         self.max_request_bytes = max_request_bytes
         self.sleepers = []
         self._batch_size = batch_size
@@ -239,6 +322,23 @@ cdef class EventBuffer:
         """
         return encode_payload(payload)
 
+    @staticmethod
+    def encode_query(payload):
+        """The query string of one event, just as it is."""
+        return encode_query(dict(payload)).decode("ascii")
+
+    def prepare(self, payload):
+        """One event in the form that this buffer queues: bytes, or with `keep` a `KeptEvent`. Raises as `encode`."""
+        cdef dict original
+        if self.originals is None and not self.query:
+            return encode_payload(payload)
+        if not is_mapping(payload):
+            raise TypeError(f"payload must be a mapping of names to values, not {type(payload).__name__}")
+        original = {name: payload[name] if self.query else str(payload[name]) for name in names_of(payload)}
+        original.pop(STM_KEY, None)
+        encoded = encode_query(original) if self.query else dump(original)
+        return encoded if self.originals is None else KeptEvent(encoded, original)
+
     def append(self, payload):
         """Encode one event and queue it.
 
@@ -248,9 +348,9 @@ cdef class EventBuffer:
         """
         return self._take_in(payload)
 
-    def append_encoded(self, bytes event not None, bint urgent=False):
-        """Queue what `encode` returned; answers as `append` does. `urgent` goes ahead of the starving."""
-        if PyBytes_GET_SIZE(event) < 2:
+    def append_encoded(self, event not None, bint urgent=False):
+        """Queue what `encode` or `prepare` returned; answers as `append` does. `urgent` goes ahead of the starving."""
+        if <size_t> PyBytes_GET_SIZE(encoded_of(event)) < self.ring.format.empty_len:
             raise ValueError(f"event must be an encoded JSON object, not {event!r}")
         return self._put(event, urgent)
 
@@ -259,6 +359,8 @@ cdef class EventBuffer:
         cdef bytes event = None
         cdef object inbox = None
         cdef PutResult result = PUT_FULL
+        if self.originals is not None or self.query:
+            return self._put(self.prepare(payload), False)
         if not self._closed and self._forks == forks:
             with cython.critical_section(self):
                 length = flat_event(<PyObject*> payload, self.scratch, SCRATCH_BYTES)
@@ -272,13 +374,17 @@ cdef class EventBuffer:
             return self._answer(result, event, inbox)
         return self._put(encode_payload(payload), False)
 
-    cdef object _put(self, bytes event, bint urgent):
+    cdef object _put(self, event, bint urgent):
         cdef PutResult result
         cdef object inbox
+        cdef bytes encoded = encoded_of(event)
         if self._closed or self._forks != forks:
             return event
         with cython.critical_section(self):
-            result = self._store(PyBytes_AS_STRING(event), PyBytes_GET_SIZE(event), urgent)
+            result = self._store(PyBytes_AS_STRING(encoded), PyBytes_GET_SIZE(encoded), urgent)
+            if self.originals is not None and result == PUT_OK:
+                # Neither the number nor the entry is a container, so no garbage collection starts here.
+                self.originals[self.ring.next_seq - 1] = (<KeptEvent?> event).original
             inbox = self._sleeper()
         return self._answer(result, event, inbox)
 
@@ -299,28 +405,58 @@ cdef class EventBuffer:
             return self.sleepers.pop()
         return None
 
-    cdef inline object _answer(self, PutResult result, bytes event, inbox):
+    cdef inline object _answer(self, PutResult result, event, inbox):
         if inbox is not None:
             inbox.put(None)
         if result == PUT_OK:
             return CALL if self.notify == NOTIFY_ALWAYS or (self.notify == NOTIFY_WHEN_DUE and self._due()) else STORED
         if result == PUT_NO_MEMORY:
-            raise MemoryError(f"no memory for an event of {PyBytes_GET_SIZE(event)} bytes")
+            raise MemoryError(f"no memory for an event of {PyBytes_GET_SIZE(encoded_of(event))} bytes")
         return event
 
-    def drop_oldest(self, bytes event not None):
+    def drop_oldest(self, event not None):
         """Drop queued events, oldest first, until `event` has room; the number dropped, counted as overflow."""
-        cdef size_t size = event_size(PyBytes_GET_SIZE(event))
+        cdef size_t size = self._size_of(event)
         cdef Ring* ring = &self.ring
+        cdef list numbers = []
         cdef Py_ssize_t dropped = 0
         with cython.critical_section(self):
+            if ring.flying_events >= ring.max_events or ring.flying_bytes + size > ring.max_bytes:
+                # What is in flight takes the room, so dropping all that is queued would not do.
+                return 0
             while (ring.queued_events + ring.flying_events >= ring.max_events
                    or ring.queued_bytes + ring.flying_bytes + size > ring.max_bytes):
+                if self.originals is not None and ring.head != NULL:
+                    numbers.append(ring.head.seq)
                 if not ring_drop_oldest(ring):
                     break
                 dropped += 1
             verify(ring_wrong(ring))
+        for number in numbers:
+            self.originals.pop(number, None)
         return dropped
+
+    cdef size_t _size_of(self, event) except? 0:
+        return event_size(&self.ring.format, PyBytes_GET_SIZE(encoded_of(event)))
+
+    def size_of(self, event not None):
+        """Bytes that an event, as `prepare` returned it, takes in a request body."""
+        return self._size_of(event)
+
+    cdef int _forget(self, int64_t seq, int64_t events) except -1:
+        """Let go of what settled events were made from."""
+        cdef int64_t number
+        if self.originals is not None:
+            for number in range(seq, seq + events):
+                self.originals.pop(number, None)
+        return 0
+
+    cdef int _renumber(self, int64_t old, int64_t new, int64_t events) except -1:
+        cdef int64_t number
+        if self.originals is not None:
+            for number in range(events):
+                self.originals[new + number] = self.originals.pop(old + number)
+        return 0
 
     def count_dropped(self, str reason not None):
         """Count one event that was not queued. `reason` is "overflow", "oversize" or "closed"."""
@@ -328,16 +464,21 @@ cdef class EventBuffer:
         with cython.critical_section(self):
             self.ring.dropped[index] += 1
 
-    def too_large(self, bytes event not None):
+    def too_large(self, event not None):
         """Whether `event` could not be queued even if the buffer were empty."""
-        cdef size_t length = PyBytes_GET_SIZE(event)
-        return length > UINT32_MAX - 4096 or event_size(length) > self.ring.max_bytes
+        cdef size_t size = self._size_of(event)
+        return size > UINT32_MAX - 4096 or size > self.ring.max_bytes
 
-    def has_room_for(self, bytes event not None):
+    def has_room_for(self, event not None):
         """Whether `event` could be queued now."""
-        cdef size_t size = event_size(PyBytes_GET_SIZE(event))
+        cdef size_t size = self._size_of(event)
         return (self.ring.queued_events + self.ring.flying_events < self.ring.max_events
                 and self.ring.queued_bytes + self.ring.flying_bytes + size <= self.ring.max_bytes)
+
+    def originals_of(self, int64_t seq, int64_t events):
+        """What the events from number `seq` on were made from, with `keep`."""
+        cdef int64_t number
+        return [self.originals[number] for number in range(seq, seq + events)]
 
     # -- out ---------------------------------------------------------------------------------------------------------
 
@@ -360,9 +501,20 @@ cdef class EventBuffer:
     def snapshot(self):
         """The queued events as a list of dicts, oldest first; those in flight are not among them."""
         cdef Segment* seg
-        cdef size_t room = 0, at = 1
+        cdef size_t room = 0, at = 1, i
+        cdef list numbers = []
         cdef bytes copy = None
         cdef char* out
+        if self.originals is not None:
+            with cython.critical_section(self):
+                seg = self.ring.head
+                while seg != NULL:
+                    for i in range(seg.count):
+                        numbers.append(seg.seq + <int64_t> i)
+                    seg = seg.next
+            # One that is settled meanwhile is no longer queued.
+            kept = [self.originals.get(number) for number in numbers]
+            return [dict(original) for original in kept if original is not None]
         while True:
             with cython.critical_section(self):
                 if self.ring.queued_events == 0:
@@ -454,6 +606,8 @@ cdef class EventBuffer:
         self._forks = forks
         self.sleepers = []
         self.signals = 0
+        if self.originals is not None:
+            self.originals = {}
         self._pressed = False
         self.hold = False
         self.starving = 0
@@ -570,12 +724,14 @@ cdef class Intake:
     Thread safety: as `EventBuffer`'s.
     """
 
-    cdef EventBuffer _into
+    cdef EventBuffer _into         # None for a buffer of another kind
+    cdef object _append            # that one's method; None for an EventBuffer
     cdef object _answer
 
-    def _open_intake(self, EventBuffer buffer not None, answer not None):
+    def _open_intake(self, buffer not None, answer not None):
         """Say where events go, and what to call with an answer of `EventBuffer.append` that is not 0."""
-        self._into = buffer
+        self._into = buffer if type(buffer) is EventBuffer else None
+        self._append = None if type(buffer) is EventBuffer else buffer.append
         self._answer = answer
 
     def input(self, payload):
@@ -592,9 +748,12 @@ cdef class Intake:
                 raises passes through. Nothing is queued then, and the emitter goes on working.
         """
         cdef object answer
-        if self._into is None:
+        if self._into is not None:
+            answer = self._into._take_in(payload)
+        elif self._append is not None:
+            answer = self._append(payload)
+        else:
             raise RuntimeError(f"{type(self).__name__}.__init__ has not been called")
-        answer = self._into._take_in(payload)
         if answer is not STORED:
             self._answer(answer)
 
@@ -680,7 +839,7 @@ cdef class Batch:
         cdef Segment* seg = self._open()
         if not 0 <= milliseconds < 10_000_000_000_000:
             raise ValueError(f"milliseconds must be from 0 to 9999999999999, not {milliseconds}")
-        seg_stamp(seg, milliseconds)
+        seg_stamp(&self.buffer.ring.format, seg, milliseconds)
 
     def body(self):
         """The whole request body as a read-only memoryview of the buffer's own memory.
@@ -692,11 +851,12 @@ cdef class Batch:
 
     def __getbuffer__(self, Py_buffer* view, int flags):
         cdef Segment* seg = self._open()
-        cdef size_t length = seg_enclose(seg)
+        cdef const Format* format = &self.buffer.ring.format
+        cdef size_t length = seg_enclose(format, seg)
         if flags & PyBUF_WRITABLE:
             raise BufferError("the body of a batch is read-only")
         # By hand: PyBuffer_FillInfo would leak the None that Cython has put into view.obj.
-        view.buf = seg.data + seg.start - PREFIX_LEN
+        view.buf = seg.data + seg.start - format.prefix_len
         view.obj = self
         view.len = length
         view.readonly = True
@@ -719,11 +879,17 @@ cdef class Batch:
                 seg_release(&self.buffer.ring, seg)
 
     def decode(self):
-        """The events as a list of dicts with string values, `stm` included."""
+        """The events as a list of dicts, `stm` included: with string values, or as they were given in with `keep`."""
+        cdef Segment* seg = self._open()
+        cdef const char* digits
+        if self.buffer.originals is not None:
+            digits = seg.data + seg.ends[seg.first] - self.buffer.ring.format.stm_from_end
+            stm = digits[:13].decode("ascii")
+            return [dict(self.buffer.originals[seg.seq + <int64_t> i], stm=stm) for i in range(seg.count)]
         body = memoryview(self)
         try:
             # From the bracket that ends the envelope's start to the one that its end begins with.
-            return load_events(body[PREFIX_LEN - 1:-1])
+            return load_events(body[JSON_PREFIX_LEN - 1:-1])
         finally:
             body.release()
 
@@ -752,18 +918,22 @@ cdef class Batch:
         cdef Ring* ring = &self.buffer.ring
         cdef int64_t events = <int64_t> seg.count
         cdef int64_t size = <int64_t> seg_bytes(seg)
+        cdef int64_t seq = seg.seq
         with cython.critical_section(self.buffer):
             if self._finish(False, False):
                 ring.sent_events += events
                 ring.sent_bytes += size
+        self.buffer._forget(seq, events)
 
     def dropped(self, str reason not None):
         """Settle: nobody will have them. `reason` is "rejected", "oversize" or "overflow"."""
         cdef int index = DROPPED_FOR[reason]
         cdef int64_t events = <int64_t> self._open().count
+        cdef int64_t seq = self.seg.seq
         with cython.critical_section(self.buffer):
             if self._finish(False, False):
                 self.buffer.ring.dropped[index] += events
+        self.buffer._forget(seq, events)
 
     def give_back(self, bint retried=True):
         """Settle: they go back to the place in the queue that they came from. `retried` counts them as such."""
@@ -774,8 +944,13 @@ cdef class Batch:
         self._give_back(True, True)
 
     cdef int _give_back(self, bint to_the_end, bint retried) except -1:
-        cdef int64_t events = <int64_t> self._open().count
+        cdef Segment* seg = self._open()
+        cdef int64_t events = <int64_t> seg.count
+        cdef int64_t seq = seg.seq
         with cython.critical_section(self.buffer):
-            if self._finish(True, to_the_end) and retried:
-                self.buffer.ring.retried_events += events
+            if self._finish(True, to_the_end):
+                if retried:
+                    self.buffer.ring.retried_events += events
+                if to_the_end:
+                    self.buffer._renumber(seq, seg.seq, events)
         return 0

@@ -6,10 +6,11 @@ it says which lock protects a `Ring`.
 A segment holds one request body in the making:
 
     data: [.. envelope ..][event,][event,][event,]            ]
-           ^start - PREFIX ^start                ^used        ^capacity
+           ^start - prefix ^start                ^used        ^capacity
 
-Each event ends with its own `stm` member and a comma, so the body of a request is one contiguous run of
-memory: the envelope goes before `start`, and the last comma becomes `]}`.
+Each event ends with its own `stm` and a separator, so the body of a POST is one contiguous run of memory: the
+envelope goes before `start`, and the last comma becomes `]}`. For GET the events are query strings without an
+envelope, and each is sent alone. What differs between the two is in `Format`.
 """
 
 from libc.stdint cimport UINT32_MAX, int64_t, uint32_t
@@ -25,12 +26,6 @@ cdef extern from "Python.h" nogil:
 
 cdef extern from * nogil:
     """
-    #define FASTEMIT_PREFIX \
-        "{\\"schema\\":\\"iglu:com.snowplowanalytics.snowplow/payload_data/jsonschema/1-0-4\\",\\"data\\":["
-    #define FASTEMIT_PREFIX_LEN (sizeof(FASTEMIT_PREFIX) - 1)
-    /* Written after each event's own members; the digits are overwritten at every attempt. */
-    #define FASTEMIT_STM ",\\"stm\\":\\"0000000000000\\"},"
-    #define FASTEMIT_STM_LEN (sizeof(FASTEMIT_STM) - 1)
     #ifdef FASTEMIT_ASSERT
     #include <stdio.h>
     #include <stdlib.h>
@@ -41,16 +36,11 @@ cdef extern from * nogil:
     #define FASTEMIT_VERIFY(wrong) ((void)0)
     #endif
     """
-    const char* PREFIX "FASTEMIT_PREFIX"
-    size_t PREFIX_LEN "FASTEMIT_PREFIX_LEN"
-    const char* STM "FASTEMIT_STM"
-    size_t STM_LEN "FASTEMIT_STM_LEN"
     void verify "FASTEMIT_VERIFY"(int wrong)
 
 
 cdef enum:
     STM_DIGITS = 13
-    STM_FROM_END = 16      # from one past an event's comma back to the first digit: 13 digits, `"}` and the comma
     ENDS_AT_FIRST = 64
 
 cdef enum SegmentState:
@@ -74,10 +64,21 @@ cdef enum PutResult:
     PUT_NO_MEMORY          # the allocator said no: nothing was changed
 
 
+cdef struct Format:
+    const char* prefix     # written before the first event of a body
+    size_t prefix_len
+    const char* tail       # written after each event: its `stm`, whose digits change at every attempt, and a separator
+    size_t tail_len
+    size_t chop            # bytes at the end of an encoded event that the tail takes the place of: its closing brace
+    size_t empty_len       # length of an encoded event without members, after which the tail's first byte is left out
+    size_t stm_from_end    # from one past an event's separator back to the first digit
+    bint enclosed          # the last separator of a body becomes `]}`; else it is left out
+
+
 cdef struct Segment:
     char* data             # `capacity` bytes; never moves while the segment lives
-    size_t capacity        # bytes at `data`; at least PREFIX_LEN + 1
-    size_t start           # offset of the first event; PREFIX_LEN <= start <= used
+    size_t capacity        # bytes at `data`; at least the prefix and 1
+    size_t start           # offset of the first event; prefix_len <= start <= used
     size_t used            # offset one past the last event's comma; used + 1 <= capacity
     uint32_t* ends         # ends[first + i]: offset one past the comma of event i; strictly increasing
     size_t ends_capacity   # entries at `ends`; first + count <= ends_capacity
@@ -93,6 +94,7 @@ cdef struct Segment:
 
 
 cdef struct Ring:
+    Format format          # set once
     Segment* head          # oldest queued segment; sorted by seq up to `tail`
     Segment* tail          # newest; NULL when head is
     Segment* flying        # handed out as batches, in no order
@@ -127,9 +129,9 @@ cdef inline void seg_free(Ring* ring, Segment* seg) noexcept nogil:
     ring.segment_count -= 1
 
 
-cdef inline void seg_clear(Segment* seg) noexcept nogil:
-    seg.start = PREFIX_LEN
-    seg.used = PREFIX_LEN
+cdef inline void seg_clear(const Ring* ring, Segment* seg) noexcept nogil:
+    seg.start = ring.format.prefix_len
+    seg.used = ring.format.prefix_len
     seg.first = 0
     seg.count = 0
     seg.seq = 0
@@ -146,10 +148,10 @@ cdef inline Segment* seg_new(Ring* ring, size_t event_bytes) noexcept nogil:
     if seg != NULL and event_bytes <= ring.segment_bytes:
         ring.spare = seg.next
         ring.spare_count -= 1
-        seg_clear(seg)
+        seg_clear(ring, seg)
         return seg
     # No overflow: event_bytes was checked against UINT32_MAX less room for the envelope.
-    capacity = PREFIX_LEN + max(event_bytes, ring.segment_bytes) + 1
+    capacity = ring.format.prefix_len + max(event_bytes, ring.segment_bytes) + 1
     seg = <Segment*> PyMem_RawMalloc(sizeof(Segment))
     if seg == NULL:
         return NULL
@@ -164,7 +166,7 @@ cdef inline Segment* seg_new(Ring* ring, size_t event_bytes) noexcept nogil:
     seg.ends_capacity = ENDS_AT_FIRST
     seg.exports = 0
     seg.state = SPARE
-    seg_clear(seg)
+    seg_clear(ring, seg)
     return seg
 
 
@@ -173,7 +175,7 @@ cdef inline void seg_release(Ring* ring, Segment* seg) noexcept nogil:
     if seg.exports > 0:
         seg.state = LIMBO        # the last view to go releases it
         return
-    if seg.capacity != PREFIX_LEN + ring.segment_bytes + 1:
+    if seg.capacity != ring.format.prefix_len + ring.segment_bytes + 1:
         seg_free(ring, seg)      # made for one large event
         return
     seg.state = SPARE
@@ -229,21 +231,21 @@ cdef inline bint seg_append(Segment* seg, const Segment* other, size_t events) n
     return True
 
 
-cdef inline void seg_compact(Segment* seg) noexcept nogil:
+cdef inline void seg_compact(const Ring* ring, Segment* seg) noexcept nogil:
     """Move the events to the front of the segment; no view of it may be out."""
-    cdef size_t shift = seg.start - PREFIX_LEN
+    cdef size_t shift = seg.start - ring.format.prefix_len
     cdef size_t i
-    memmove(seg.data + PREFIX_LEN, seg.data + seg.start, seg_bytes(seg))
+    memmove(seg.data + ring.format.prefix_len, seg.data + seg.start, seg_bytes(seg))
     for i in range(seg.first, seg.first + seg.count):
         seg.ends[i] -= <uint32_t> shift
     seg.start -= shift
     seg.used -= shift
 
 
-cdef inline void seg_shrink(Segment* seg) noexcept nogil:
+cdef inline void seg_shrink(const Ring* ring, Segment* seg) noexcept nogil:
     """Keep no more memory than the events take: a sealed segment takes no more of them."""
     cdef char* data
-    seg_compact(seg)
+    seg_compact(ring, seg)
     data = <char*> PyMem_RawRealloc(seg.data, seg.used + 1)
     if data != NULL:
         seg.data = data
@@ -262,15 +264,17 @@ cdef inline size_t seg_events_within(const Segment* seg, size_t limit) noexcept 
     return low
 
 
-cdef inline size_t seg_enclose(Segment* seg) noexcept nogil:
-    """Write the envelope around the events; the length of the body that starts at start - PREFIX_LEN."""
-    memcpy(seg.data + seg.start - PREFIX_LEN, PREFIX, PREFIX_LEN)
+cdef inline size_t seg_enclose(const Format* format, Segment* seg) noexcept nogil:
+    """Write the envelope around the events; the length of the body that starts at start - prefix_len."""
+    memcpy(seg.data + seg.start - format.prefix_len, format.prefix, format.prefix_len)
+    if not format.enclosed:
+        return format.prefix_len + seg_bytes(seg) - 1
     seg.data[seg.used - 1] = b"]"
     seg.data[seg.used] = b"}"
-    return PREFIX_LEN + seg_bytes(seg) + 1
+    return format.prefix_len + seg_bytes(seg) + 1
 
 
-cdef inline void seg_stamp(Segment* seg, int64_t milliseconds) noexcept nogil:
+cdef inline void seg_stamp(const Format* format, Segment* seg, int64_t milliseconds) noexcept nogil:
     """Write `milliseconds` over the `stm` of each event, in 13 digits."""
     cdef char[STM_DIGITS] digits
     cdef size_t i
@@ -279,7 +283,7 @@ cdef inline void seg_stamp(Segment* seg, int64_t milliseconds) noexcept nogil:
         digits[d] = <char> (<char> b"0" + milliseconds % 10)
         milliseconds //= 10
     for i in range(seg.first, seg.first + seg.count):
-        memcpy(seg.data + seg.ends[i] - STM_FROM_END, digits, STM_DIGITS)
+        memcpy(seg.data + seg.ends[i] - format.stm_from_end, digits, STM_DIGITS)
 
 
 # -- the ring --------------------------------------------------------------------------------------------------------
@@ -309,20 +313,21 @@ cdef inline bint ring_full(const Ring* ring) noexcept nogil:
             or ring.queued_bytes + ring.flying_bytes >= ring.max_bytes)
 
 
-cdef inline size_t event_size(size_t length) noexcept nogil:
-    """Bytes that a JSON object of `length` bytes takes in a body: with its `stm` and comma, less its own brace."""
-    return length - 1 + STM_LEN - (length == 2)
+cdef inline size_t event_size(const Format* format, size_t length) noexcept nogil:
+    """Bytes that an encoded event of `length` bytes takes in a body: with its `stm` and separator."""
+    return length - format.chop + format.tail_len - (length == format.empty_len)
 
 
-cdef inline PutResult ring_put(Ring* ring, const char* json, size_t length) noexcept nogil:
-    """Append the JSON object at `json` (`length` >= 2 bytes, with its braces) as the newest event."""
+cdef inline PutResult ring_put(Ring* ring, const char* event, size_t length) noexcept nogil:
+    """Append the encoded event of `length` bytes (at least empty_len) as the newest."""
+    cdef const Format* format = &ring.format
     cdef size_t size
-    cdef bint empty = length == 2
+    cdef bint empty = length == format.empty_len
     cdef Segment* seg = ring.tail
     cdef char* at
     if length > UINT32_MAX - 4096:      # offsets in a segment are 32 bits wide
         return PUT_TOO_LARGE
-    size = event_size(length)
+    size = event_size(format, length)
     if size > ring.max_bytes:
         return PUT_TOO_LARGE
     if (ring.queued_events + ring.flying_events + 1 > ring.max_events
@@ -347,8 +352,8 @@ cdef inline PutResult ring_put(Ring* ring, const char* json, size_t length) noex
     elif not seg_reserve_end(seg, 1):
         return PUT_NO_MEMORY
     at = seg.data + seg.used
-    memcpy(at, json, length - 1)
-    memcpy(at + length - 1, STM + empty, STM_LEN - empty)
+    memcpy(at, event, length - format.chop)
+    memcpy(at + length - format.chop, format.tail + empty, format.tail_len - empty)
     seg.used += size
     seg.ends[seg.first + seg.count] = <uint32_t> seg.used
     seg.count += 1
@@ -365,10 +370,10 @@ cdef inline bint ring_merge_second(Ring* ring, size_t limit) noexcept nogil:
     if (other == NULL or seg.sealed or other.sealed or seg.exports > 0
             or seg.seq + <int64_t> seg.count != other.seq
             or seg_bytes(seg) + seg_bytes(other) > limit
-            or PREFIX_LEN + seg_bytes(seg) + seg_bytes(other) + 1 > seg.capacity):
+            or ring.format.prefix_len + seg_bytes(seg) + seg_bytes(other) + 1 > seg.capacity):
         return False
     if seg.used + seg_bytes(other) + 1 > seg.capacity:
-        seg_compact(seg)
+        seg_compact(ring, seg)
     if not seg_append(seg, other, other.count):
         return False
     seg.next = other.next
@@ -462,7 +467,8 @@ cdef inline void ring_queue(Ring* ring, Segment* seg) noexcept nogil:
     link[0] = seg
     if seg.next == NULL:
         ring.tail = seg
-    seg.data[seg.used - 1] = b","       # the envelope's end goes: events may follow again
+    # The envelope's end goes: events may follow again.
+    seg.data[seg.used - 1] = ring.format.tail[ring.format.tail_len - 1]
     seg.state = QUEUED
     ring.queued_events += seg.count
     ring.queued_bytes += seg_bytes(seg)
@@ -471,7 +477,7 @@ cdef inline void ring_queue(Ring* ring, Segment* seg) noexcept nogil:
 cdef inline void ring_give_back(Ring* ring, Segment* seg, bint to_the_end) noexcept nogil:
     ring_land(ring, seg)
     if seg.sealed and seg.exports == 0 and not seg.oversize:
-        seg_shrink(seg)
+        seg_shrink(ring, seg)
     if to_the_end:
         seg.seq = ring.next_seq
         ring.next_seq += <int64_t> seg.count
@@ -549,9 +555,13 @@ cdef inline int ring_wrong(const Ring* ring) noexcept nogil:
             return 1
         if seg.seq <= seq:
             return 2
-        if seg.start < PREFIX_LEN or seg.used + 1 > seg.capacity or seg.first + seg.count > seg.ends_capacity:
+        if seg.start < ring.format.prefix_len or seg.used + 1 > seg.capacity:
             return 3
-        if seg.ends[seg.first + seg.count - 1] != seg.used or seg.data[seg.used - 1] != b",":
+        if seg.first + seg.count > seg.ends_capacity:
+            return 3
+        if seg.ends[seg.first + seg.count - 1] != seg.used or (
+            seg.data[seg.used - 1] != ring.format.tail[ring.format.tail_len - 1]
+        ):
             return 4
         for i in range(seg.first + 1, seg.first + seg.count):
             if seg.ends[i] <= seg.ends[i - 1]:

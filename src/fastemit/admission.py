@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 from fastemit._buffer import EventBuffer
 from fastemit.reporting import Reporter
@@ -44,13 +45,16 @@ class Admission:
         self._lock = guard.lock
         self._policy = policy
         self._room = RoomQueue()
+        #: The emitter decides for itself when to send, so nobody knows whether there will be room: see `hooks.py`.
+        self.manual = False
 
-    def admit(self, event: bytes, make_room: Callable[[], None] | None) -> int:
+    def admit(self, event: Any, make_room: Callable[[], float | None] | None) -> int:
         """Queue an encoded event that was refused once, or drop it, by the policy.
 
         Args:
             event: what `EventBuffer.append` returned.
-            make_room: sends something in this thread; None where sender threads do.
+            make_room: sends something in this thread; the seconds to wait first where it may not. None where sender
+                threads do it.
 
         Returns:
             What `append` returns for an event that it takes; 0 for one that was dropped.
@@ -62,12 +66,12 @@ class Admission:
         try:
             while True:
                 answer = buffer.append_encoded(event, urgent)
-                if not isinstance(answer, bytes):
+                if isinstance(answer, int):
                     return answer
                 if buffer.closed:
                     return self._drop("closed", "given in after close")
                 if buffer.too_large(event):
-                    return self._drop("oversize", f"{len(event)} bytes, more than the buffer may hold")
+                    return self._drop("oversize", f"{buffer.size_of(event)} bytes, more than the buffer may hold")
                 if self._policy == "drop_oldest":
                     dropped = buffer.drop_oldest(event)
                     if dropped:
@@ -75,16 +79,18 @@ class Admission:
                         continue
                 if self._pointless() or self._guard.must_not_wait():
                     return self._drop("overflow", "the buffer is full")
+                pause = None
                 if make_room is not None:
-                    make_room()
-                    continue
+                    pause = make_room()
+                    if pause is None:
+                        continue
                 if inbox is None:
                     inbox, since = Inbox(), time.monotonic()
                 elif not urgent and time.monotonic() - since > STARVING_AFTER:
                     urgent = True
                     with self._lock:
                         buffer.starving += 1
-                self._wait(event, inbox, urgent)
+                self._wait(event, inbox, urgent, pause)
         finally:
             if urgent:
                 with self._lock:
@@ -99,16 +105,16 @@ class Admission:
 
     def _pointless(self) -> bool:
         """Whether the policy says to wait for no room, now or at all."""
-        return self._policy != "block" and (self._policy != "backpressure" or not self._backoff.open)
+        return self._policy != "block" and (self._policy != "backpressure" or not self._backoff.open or self.manual)
 
-    def _wait(self, event: bytes, inbox: Inbox, urgent: bool) -> None:
+    def _wait(self, event: Any, inbox: Inbox, urgent: bool, timeout: float | None) -> None:
         with self._lock:
             room = self._buffer.has_room_for(event) and (urgent or not self._buffer.starving)
             if room or self._buffer.closed or self._pointless():
                 return
             self._room.join(inbox, again=urgent)
         try:
-            inbox.wait(None)
+            inbox.wait(timeout)
         finally:
             with self._lock:
                 self._room.leave(inbox)

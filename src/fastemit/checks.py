@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+import re
+import sys
 from collections.abc import Collection, Mapping
 from numbers import Real
 from typing import Any, NoReturn, TypeVar
@@ -28,6 +30,8 @@ def integer(name: str, value: Any, least: int = 1, most: int | None = None) -> i
     allowed = f"an integer of at least {least}" if most is None else f"an integer from {least} to {most}"
     if isinstance(value, bool) or not isinstance(value, int):
         _type_error(name, value, allowed)
+    if most is None and value > sys.maxsize:
+        _value_error(name, value, f"{allowed} and at most {sys.maxsize}")
     if value < least or (most is not None and value > most):
         _value_error(name, value, allowed)
     return int(value)
@@ -37,7 +41,10 @@ def seconds(name: str, value: Any, *, zero: bool = False) -> float:
     allowed = "a number of seconds, 0 or more" if zero else "a number of seconds greater than 0"
     if isinstance(value, bool) or not isinstance(value, Real):
         _type_error(name, value, allowed)
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
     # threading.TIMEOUT_MAX is some 292 years; a year is beyond any use here and far from every overflow.
     if not math.isfinite(number) or number < 0 or (number == 0 and not zero) or number > 366 * 86400:
         _value_error(name, value, f"{allowed} (and at most a year)")
@@ -97,6 +104,7 @@ def retry_codes(name: str, value: Any) -> dict[int, bool]:
 
 
 #: What the emitter itself says about the body; a header that contradicts it would garble the request.
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
 _RESERVED_HEADERS = frozenset({"content-type", "content-length", "transfer-encoding", "connection"})
 
 
@@ -106,15 +114,15 @@ def headers(name: str, value: Any) -> dict[str, str]:
     if value is None:
         return {}
     if not isinstance(value, Mapping):
-        _type_error(name, value, allowed)
+        raise TypeError(f"{name} must be {allowed}, not {type(value).__name__}")
     for key, text in value.items():
-        # A header's value may be a secret, so neither message shows one.
+        # A header's value may be a secret, so no message shows one.
         if not isinstance(key, str) or not isinstance(text, str):
             raise TypeError(f"{name} must be {allowed}; {key!r} has a {type(text).__name__}")
-        if not key or not key.isascii() or any(c in "\r\n: \t\0" for c in key):
+        if not _TOKEN.fullmatch(key):
             raise ValueError(f"{name} must be {allowed}; {key!r} is no header name")
-        if any(c in "\r\n\0" for c in text):
-            raise ValueError(f"{name} must be {allowed}; the value of {key!r} has one")
+        if any((ord(c) < 0x20 and c != "\t") or c == "\x7f" for c in text):
+            raise ValueError(f"{name} must be {allowed}; the value of {key!r} has one, or another control character")
         try:
             text.encode("latin-1")
         except UnicodeEncodeError:

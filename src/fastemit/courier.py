@@ -10,15 +10,90 @@ in whichever thread has been given a turn. `schedule.py` decides when that is, `
 from __future__ import annotations
 
 import contextlib
+import sys
+import threading
 import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final, TypeAlias
 
 from fastemit._buffer import Batch, EventBuffer
 from fastemit.admission import Admission
+from fastemit.hooks import Hooks, answered_by_hook
 from fastemit.outcome import Outcome, Transport
 from fastemit.reporting import Reporter
 from fastemit.retry import POISON_AFTER, Verdict, is_poison_sign, judge, retry_after_seconds
-from fastemit.schedule import Schedule, Turn
+from fastemit.schedule import FOREVER, Schedule, Turn
+from fastemit.stats import described
+from fastemit.typing import PayloadDictList
 from fastemit.waiting import Flush, Guard
+
+#: Called with the number of the first of some events, how many they are, and their verdict.
+Note: TypeAlias = Callable[[int, int, Verdict], None]
+
+#: Events that one pass of GET takes at the most.
+PASS_OF_GETS: Final = 100
+#: Seconds that a request gets at the least, however near the deadline.
+MIN_CAP: Final = 0.01
+
+
+@dataclass
+class Settled:
+    """Some events that were settled together.
+
+    Attributes:
+        seq: number of the first.
+        count: how many.
+        verdict: SENT, REJECTED or KEEP.
+        events: for the callback; None when there is none.
+        flushes: those who waited for it, to be told after the callback.
+        waited_for: whether a flush that begins during the callback waits for it.
+    """
+
+    seq: int
+    count: int
+    verdict: Verdict
+    events: PayloadDictList | None
+    flushes: list[Flush] = field(default_factory=list)
+    waited_for: bool = False
+
+
+class _Inner(threading.local):
+    """The request that an overridden `http_post` or `http_get` makes by calling `super()`, in this thread."""
+
+    listening: bool = False
+    outcome: Outcome | None = None
+
+
+class _Verdicts(threading.local):
+    """What became of the events that an overridden `send_events` is sending in this thread."""
+
+    _events: PayloadDictList = ()  # type: ignore[assignment]
+    _verdicts: list[Verdict] = ()  # type: ignore[assignment]
+
+    def start(self, events: PayloadDictList) -> list[Verdict]:
+        self._events, self._verdicts = events, [Verdict.SENT] * len(events)
+        return self._verdicts
+
+    def end(self) -> None:
+        self._events, self._verdicts = [], []
+
+    def unknown(self, payloads: PayloadDictList, verdicts: list[Verdict]) -> PayloadDictList:
+        """Note what became of these; gives back those that are to be kept and are not among the events."""
+        place = {id(event): number for number, event in enumerate(self._events)}
+        known = {place[id(payload)] for payload in payloads if id(payload) in place}
+        # Changed copies stand for the events that were not passed on, in their order.
+        others = iter([number for number in range(len(self._events)) if number not in known])
+        left: PayloadDictList = []
+        for payload, verdict in zip(payloads, verdicts, strict=True):
+            at = place.get(id(payload))
+            if at is None:
+                at = next(others, None)
+            if at is not None:
+                self._verdicts[at] = verdict
+            elif verdict is Verdict.KEEP:
+                left.append(payload)
+        return left
 
 
 class Courier:
@@ -35,6 +110,7 @@ class Courier:
         admission: is told when there is room.
         guard: the delivery's.
         custom_retry_codes: exceptions to the rules of `retry.judge`.
+        hooks: finds what a subclass or a patch has put in place of the emitter's methods; None where there is none.
     """
 
     def __init__(
@@ -46,6 +122,7 @@ class Courier:
         admission: Admission,
         guard: Guard,
         custom_retry_codes: dict[int, bool],
+        hooks: Hooks | None,
     ) -> None:
         self.custom_retry_codes = custom_retry_codes
         #: Those who wait for a flush; the lock is held to change it.
@@ -55,98 +132,283 @@ class Courier:
         self._report = report
         self._schedule = schedule
         self._admission = admission
+        self._hooks = hooks
+        self._verdicts = _Verdicts()
+        self._inner = _Inner()
         self._lock = guard.lock
         self._called_back: list[int] = []  # number of the first event of each batch whose callback runs
 
-    def attempt(self, turn: Turn, cap: float | None = None) -> None:
-        """Make the request that `turn` gives leave to, and those that follow from it."""
+    def attempt(self, turn: Turn, deadline: float | None = None) -> None:
+        """Make the request that `turn` gives leave to, and those that follow from it.
+
+        Args:
+            turn: from the schedule.
+            deadline: on the monotonic clock; no wait of a request goes past it, and no event is taken after it.
+        """
         try:
-            batch = self._buffer.take(self._schedule.aim, self._buffer.batch_size)
+            queued = self._buffer.queued_events
+            hook = self._hooks.find("send_events") if self._hooks else None
+            # An override gets all there is, as in the reference, also where each event is then sent by itself.
+            batch = self._take() if hook is None else self._buffer.take()
             with self._lock:
                 more = self._schedule.taken()
             if more and not turn.probe:
                 # Another sender may look whether it is to go now.
                 self._buffer.signal()
-            if batch is not None:
-                self.carry(batch, turn, cap)
+            if batch is None:
+                if self._buffer.recheck_at != FOREVER:
+                    # A store of the user's failed: those who wait for it have had their attempt.
+                    with self._lock:
+                        flushes = self._flushes_ended(failed=True)
+                    for flush in flushes:
+                        flush.end()
+                return
+            if hook is not None:
+                self._carry_by_hook(hook, batch, turn)
+            elif self._buffer.query:
+                self._carry_singly(batch, turn, deadline, min(queued, PASS_OF_GETS))
+            else:
+                self.carry(batch, turn, deadline)
         finally:
             with self._lock:
                 self._schedule.over(turn)
 
-    def carry(self, batch: Batch, turn: Turn, cap: float | None = None) -> bool:
-        """Send a batch, its halves where it proves too large, and settle each. False if events were kept."""
+    def _take(self) -> Batch | None:
+        if self._buffer.query:
+            return self._buffer.take(1, 1)
+        return self._buffer.take(self._schedule.aim, self._buffer.batch_size)
+
+    def carry(self, batch: Batch, turn: Turn, deadline: float | None = None, note: Note | None = None) -> bool:
+        """Send a batch, its halves where it proves too large, and settle each. False if events were kept.
+
+        Args:
+            note: called with (number of the first event, how many, verdict) for each part that was settled.
+        """
         stack = [batch]
-        while stack:
-            batch = stack.pop()
-            outcome = self._send(batch, cap)
-            verdict = judge(outcome.status, len(batch), self.custom_retry_codes)
-            if verdict is Verdict.SPLIT:
-                try:
-                    first = batch.split()
-                except MemoryError:
-                    verdict = Verdict.KEEP
-                else:
-                    stack += [batch, first]
-                    continue
-            if not self._settle(batch, outcome, verdict, turn):
-                for rest in stack:
-                    rest.give_back(retried=False)
-                return False
+        try:
+            while stack:
+                # It stays on the stack until it is settled: whatever is raised here, a signal handler's exception for
+                # instance, may be kept by its traceback for long, and the batch with it.
+                batch = stack[-1]
+                outcome = self._send(batch, deadline)
+                verdict = judge(outcome.status, len(batch), self.custom_retry_codes)
+                if verdict is Verdict.SPLIT:
+                    try:
+                        stack.append(batch.split())
+                        continue
+                    except MemoryError:
+                        verdict = Verdict.KEEP
+                settled = self._settle(batch, outcome, verdict, turn, apart=note is not None)
+                stack.pop()
+                if settled.verdict is Verdict.KEEP:
+                    self._give_back(stack)
+                if note is not None:
+                    note(settled.seq, settled.count, settled.verdict)
+                self._call_back([settled])
+                if settled.verdict is Verdict.KEEP:
+                    return False
+        except BaseException:
+            self._give_back(stack)
+            raise
         return True
 
-    def _send(self, batch: Batch, cap: float | None) -> Outcome:
+    @staticmethod
+    def _give_back(stack: list[Batch]) -> None:
+        while stack:
+            # One that was settled when the exception came says so.
+            with contextlib.suppress(ValueError):
+                stack.pop().give_back(retried=False)
+
+    def _carry_singly(self, batch: Batch | None, turn: Turn, deadline: float | None, most: int) -> None:
+        """One pass of GET: each event by itself, until one is kept; then call back for all of them."""
+        settled: list[Settled] = []
+        taken: list[Batch] = []
+        try:
+            while batch is not None:
+                taken = [batch]
+                outcome = self._send(batch, deadline)
+                settled.append(self._settle(batch, outcome, judge(outcome.status, 1, self.custom_retry_codes), turn))
+                if settled[-1].verdict is Verdict.KEEP or len(settled) >= most or self._schedule.stopped:
+                    break
+                if deadline is not None and time.monotonic() >= deadline:
+                    break
+                batch = self._take()
+        except BaseException:
+            self._give_back(taken)
+            raise
+        finally:
+            self._call_back(settled)
+
+    def _send(self, batch: Batch, deadline: float | None) -> Outcome:
         events, size, started = len(batch), batch.nbytes, time.monotonic()
+        cap = None if deadline is None else max(deadline - started, MIN_CAP)
         batch.stamp(time.time_ns() // 1_000_000)
         try:
-            outcome = self._transport.send(batch, cap)
-        except Exception as error:  # noqa: BLE001 - whatever a pool manager of the user's raises, the events are kept
-            outcome = Outcome(error=f"{type(error).__name__}: {error}")
+            outcome = self._request(batch, cap)
+        except Exception as error:  # noqa: BLE001 - whatever a hook or a pool of the user's raises, the events are kept
+            outcome = Outcome(error=described(error))
         self._report.request(outcome, events, size, time.monotonic() - started)
         return outcome
 
-    def _settle(self, batch: Batch, outcome: Outcome, verdict: Verdict, turn: Turn) -> bool:
-        """Carry out a verdict and call back. False if events were kept."""
-        sent = verdict is Verdict.SENT
-        events = self._report.events_for(batch, sent)
+    def _request(self, batch: Batch, cap: float | None) -> Outcome:
+        query = self._buffer.query
+        hook = self._hooks.find("http_get" if query else "http_post") if self._hooks else None
+        if hook is None:
+            if query:
+                return self._transport.get(bytes(batch.body()).decode("ascii"), cap)
+            return self._transport.post(batch.body(), cap)
+        payload = batch.decode()[0] if query else bytes(batch.body()).decode("utf-8")
+        self._inner.listening, self._inner.outcome = True, None
+        try:
+            outcome = answered_by_hook(hook(payload))
+        finally:
+            self._inner.listening = False
+        heard = self._inner.outcome
+        # The override's own request, with all that its answer said, if that is what it returned.
+        return heard if heard is not None and heard.status == outcome.status else outcome
+
+    def overheard(self, outcome: Outcome) -> bool:
+        """Whether a request by hand was made by an overridden `http_post` or `http_get`, and is counted as that."""
+        if self._inner.listening:
+            self._inner.outcome = outcome
+        return self._inner.listening
+
+    def _settle(self, batch: Batch, outcome: Outcome, verdict: Verdict, turn: Turn, apart: bool = False) -> Settled:
+        """Carry out a verdict; what there is to call back follows by `_call_back`.
+
+        Args:
+            apart: the batch is of another buffer than the emitter's, whose numbers say nothing to those who wait.
+        """
         seq, count, size = batch.seq, len(batch), batch.nbytes
         # One larger than a request should be is not tried for ever; but no answer at all may be the network's fault.
         give_up = batch.oversize and (outcome.status is not None or outcome.timed_out)
-        kept = verdict is Verdict.KEEP and not give_up
+        keep = verdict is Verdict.KEEP and not give_up
         reason = "oversize" if verdict is Verdict.KEEP else "rejected"
+        final = verdict if verdict is Verdict.SENT or keep else Verdict.REJECTED
+        settled = Settled(seq, count, final, self._report.events_for(batch, final is Verdict.SENT))
         now = time.monotonic()
         with self._lock:
-            if sent:
+            if final is Verdict.SENT:
                 batch.sent()
                 self._schedule.got_through()
-            elif kept:
+            elif keep:
                 self._keep(batch, outcome.status)
             else:
                 batch.dropped(reason)
             if verdict is Verdict.KEEP:
                 asked = retry_after_seconds(outcome.status, outcome.retry_after, time.time())
-                self._schedule.failed(turn, now, asked, kept)
+                self._schedule.failed(turn, now, asked, keep)
                 if outcome.timed_out:
                     self._schedule.timed_out(size)
+                # A sender that sleeps may not know yet when the delay ends.
+                self._buffer.signal()
             elif self._schedule.succeeded(turn):
                 self._buffer.signal(everyone=True)
             self._schedule.settled(now)
             self._admission.wake()
-            ended = self._flushes_ended(failed=kept)
-            if events is not None:
-                self._called_back.append(seq)
-        if not sent and not kept:
+            if not apart:
+                settled.flushes = self._flushes_ended(failed=keep)
+                settled.waited_for = settled.events is not None
+                if settled.waited_for:
+                    self._called_back.append(seq)
+        if final is Verdict.REJECTED:
             self._report.dropped(reason, f"{outcome.error or f'status {outcome.status}'}, {size} bytes", count)
-        if events is not None:
-            try:
-                self._report.call_back(0, events, sent)
-            finally:
+        return settled
+
+    def _call_back(self, settled: list[Settled]) -> None:
+        """Tell the callbacks of some events that were settled, and then those who wait for a flush of them."""
+        flushes = [flush for each in settled for flush in each.flushes]
+        told = [each for each in settled if each.events is not None]
+        good = [event for each in told if each.verdict is Verdict.SENT for event in each.events or ()]
+        bad = [event for each in told if each.verdict is not Verdict.SENT for event in each.events or ()]
+        sent = sum(each.count for each in settled if each.verdict is Verdict.SENT)
+        try:
+            if good:
+                self._report.succeeded(good)
+            if bad:
+                self._report.failed(sent, bad)
+        finally:
+            waited_for = [each.seq for each in settled if each.waited_for]
+            if waited_for:
                 with self._lock:
-                    self._called_back.remove(seq)
-                    ended += self._flushes_ended(failed=False)
-                self._end(ended)
+                    for seq in waited_for:
+                        self._called_back.remove(seq)
+                    flushes += self._flushes_ended(failed=False)
+            for flush in flushes:
+                flush.end()
+
+    # -- send_events, overridden -------------------------------------------------------------------------------------
+
+    def _carry_by_hook(self, hook: Callable[[PayloadDictList], object], batch: Batch, turn: Turn) -> None:
+        """Have an overridden `send_events` send a batch: what it returns from is sent, but for what it was told of.
+
+        It may call `super().send_events`, which comes back here as `send_now` and notes what became of which event.
+        """
+        events = batch.decode()
+        for event in events:
+            event.pop("stm", None)
+        verdicts = self._verdicts.start(events)
+        error: Exception | None = None
+        try:
+            hook(list(events))
+        except Exception as raised:  # noqa: BLE001 - whatever it raises, the events are kept
+            error = raised
+            verdicts = [Verdict.KEEP] * len(events)
+        except BaseException:
+            batch.give_back()
+            raise
+        finally:
+            self._verdicts.end()
+        now = time.monotonic()
+        with self._lock:
+            self._settle_parts(batch, verdicts)
+            kept = Verdict.KEEP in verdicts
+            if error is not None:
+                self._schedule.failed(turn, now, None, kept=True)
+            elif not kept and self._schedule.succeeded(turn):
+                self._buffer.signal(everyone=True)
+            elif kept:
+                self._schedule.kept()
+            self._buffer.signal()
+            self._schedule.settled(now)
+            self._admission.wake()
+            flushes = self._flushes_ended(failed=kept)
+        if error is not None:
+            self._report.log.add("send_events raised", f"{described(error)}; its events are kept")
+        for flush in flushes:
+            flush.end()
+
+    def _settle_parts(self, batch: Batch, verdicts: list[Verdict]) -> None:
+        """Settle a batch whose events had different outcomes, split where they differ."""
+        if len(set(verdicts)) > 1:
+            first = batch.split()
+            self._settle_parts(first, verdicts[: len(first)])
+            self._settle_parts(batch, verdicts[-len(batch) :])
+        elif verdicts[0] is Verdict.SENT:
+            batch.sent()
+        elif verdicts[0] is Verdict.KEEP:
+            batch.give_back()
         else:
-            self._end(ended)
-        return not kept
+            batch.dropped("rejected")
+
+    def send_now(self, payloads: PayloadDictList) -> PayloadDictList:
+        """Send these events once, in this thread; those that are to be queued, since they are kept and are not yet."""
+        count = max(len(payloads), 1)
+        apart = EventBuffer(
+            count, sys.maxsize, self._buffer.max_request_bytes, count, query=self._buffer.query, keep=True
+        )
+        for payload in payloads:
+            apart.append(payload)
+        verdicts = [Verdict.KEEP] * len(payloads)
+
+        def note(seq: int, events: int, verdict: Verdict) -> None:
+            verdicts[seq : seq + events] = [verdict] * events
+
+        turn = Turn(self._schedule.backoff.generation, probe=False)
+        aim = 1 if apart.query else None
+        while (batch := apart.take(aim, 1)) is not None and self.carry(batch, turn, note=note):
+            pass
+        return self._verdicts.unknown(payloads, verdicts)
 
     def _keep(self, batch: Batch, status: int | None) -> None:
         """Give a batch back; one that may hold a poisonous event is split, or if it is that event, yields."""
@@ -172,8 +434,3 @@ class Courier:
             return []
         oldest = self.oldest()
         return [flush for flush in self.flushes if failed or oldest >= flush.target]
-
-    @staticmethod
-    def _end(flushes: list[Flush]) -> None:
-        for flush in flushes:
-            flush.end()

@@ -6,25 +6,29 @@ give the turns that it grants to `courier.py`: the same code for both.
 
 from __future__ import annotations
 
-import sys
+import logging
 import threading
 import time
 import weakref
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final
 
 from fastemit import lifecycle
 from fastemit._buffer import NOTIFY_ALWAYS, NOTIFY_NEVER, NOTIFY_WHEN_DUE, EventBuffer
 from fastemit.admission import Admission
 from fastemit.courier import Courier
-from fastemit.outcome import Transport
+from fastemit.hooks import Hooks
+from fastemit.outcome import Outcome, Transport
 from fastemit.reporting import Reporter
-from fastemit.schedule import FOREVER, Exit, Schedule, Turn
-from fastemit.stats import EmitterStats, logger
-from fastemit.typing import Overflow, Payload
+from fastemit.schedule import FOREVER, Exit, Schedule, Tick, Turn
+from fastemit.stats import EmitterStats, described, say
+from fastemit.typing import Overflow, Payload, PayloadDictList
 from fastemit.waiting import Flush, Guard, Inbox
 
 #: Seconds that a sender waits after an error that should not happen.
 AFTER_A_FAULT: Final = 1.0
+#: Seconds between two looks at what another thread does, at the least.
+MIN_PAUSE: Final = 0.01
 
 
 class Delivery:
@@ -47,6 +51,7 @@ class Delivery:
         background: False to start none, and send in the thread that calls.
         shutdown_timeout: seconds that `close` and the end of the process may take.
         flush_interval: seconds of the flush timer, or None.
+        hooks: finds what a subclass or a patch has put in place of the emitter's methods.
     """
 
     def __init__(
@@ -62,6 +67,7 @@ class Delivery:
         background: bool = True,
         shutdown_timeout: float = 5.0,
         flush_interval: float | None = None,
+        hooks: Hooks | None = None,
     ) -> None:
         self.buffer = buffer
         self.report = report
@@ -71,6 +77,7 @@ class Delivery:
         self._max_retry_delay = max_retry_delay
         self._thread_count = thread_count
         self._background = background
+        self._hooks = hooks
         self._start_over(flush_interval, dict(custom_retry_codes or {}))
         lifecycle.register(self)
 
@@ -89,17 +96,31 @@ class Delivery:
             self._admission,
             self._guard,
             custom_retry_codes,
+            self._hooks,
         )
         self._inline = not self._background
         self._started = False
         self._senders: list[Inbox] = []  # one for each sender thread
         self._turn_taken = threading.Lock()  # held by the one thread that sends when `_inline`
         self._closers: list[Flush] = []  # those who wait until the last sender is gone
+        self._look_for_hooks()
         self._set_notify()
+
+    def _look_for_hooks(self) -> bool:
+        """See whether the emitter decides for itself when to send. True if it has come to do so just now."""
+        manual = self._hooks is not None and self._hooks.decide_when
+        if manual == self._schedule.manual:
+            return False
+        with self._lock:
+            self._schedule.manual = self._admission.manual = manual
+            self._set_notify()
+        return manual
 
     def _set_notify(self) -> None:
         """Say when `append` should call `answer`."""
-        if self._inline:
+        if self._schedule.manual:
+            self.buffer.notify = NOTIFY_ALWAYS
+        elif self._inline:
             # Nobody but `input` keeps the time there.
             always = self._schedule.interval is not None or not self._started
             self.buffer.notify = NOTIFY_ALWAYS if always else NOTIFY_WHEN_DUE
@@ -108,16 +129,21 @@ class Delivery:
 
     # -- events come in ----------------------------------------------------------------------------------------------
 
-    def answer(self, answer: int | bytes) -> None:
+    def answer(self, answer: Any) -> None:
         """Do what `EventBuffer.append` asks for with an answer that is not 0."""
-        if isinstance(answer, bytes):
-            self._notice_fork()
+        if not isinstance(answer, int):
+            self.notice_fork()
             answer = self._admission.admit(answer, self._make_room if self._inline else None)
         if answer:
             if not self._started:
                 self._start()
-            if self._inline:
-                self._send_due()
+            was_manual = self._schedule.manual
+            if was_manual or self._inline:
+                self._look_for_hooks()
+            if self._schedule.manual and self._hooks is not None:
+                self._hooks.flush_if_reached(self.request_flush)
+            if self._inline or (was_manual and not self._schedule.manual):
+                self.reconsider()
 
     def _start(self) -> None:
         with self._lock:
@@ -125,11 +151,18 @@ class Delivery:
                 return
             self._started = True
             lifecycle.watch_exit()
-            if not self._inline:
-                self._start_threads()
+            failure = None if self._inline else self._start_threads()
             self._set_notify()
+        if failure is not None:
+            say(logging.WARNING, "no sender thread could be started (%s): sending in the calling thread", failure)
 
-    def _start_threads(self) -> None:
+    def _start_for_what_is_there(self) -> None:
+        """Start for events that did not come by `input`: a store may hold some from before."""
+        if not self._started and self.buffer.queued_events:
+            self._start()
+
+    def _start_threads(self) -> str | None:
+        """Start the senders; why there is none, if there is none."""
         reference = weakref.ref(self)
         for number in range(self._thread_count):
             inbox = Inbox()
@@ -144,30 +177,53 @@ class Delivery:
                 self._senders.remove(inbox)
                 if not self._senders:
                     self._inline = True
-                    logger.warning("no sender thread could be started (%s): sending in the calling thread", error)
-                return
+                    return described(error)
+                break
+        return None
 
     # -- sending -----------------------------------------------------------------------------------------------------
 
     def work(self, inbox: Inbox) -> float | Exit | None:
         """Send until there is nothing to do; then, with `inbox` armed, how long to wait for a note in it."""
         self._guard.sending.add(threading.get_ident())
+        hooks = self._hooks
         while True:
             seen = self.buffer.signals
+            if self._look_for_hooks() and hooks is not None:
+                # The event that woke this sender would have called it.
+                self._guarded(lambda: hooks.flush_if_reached(self.request_flush))
             with self._lock:
                 # Not so in a child that was forked by a callback, once it is back here.
                 mine = inbox in self._senders
                 step = self._schedule.plan(time.monotonic()) if mine else Exit()
             if isinstance(step, Turn):
                 self._courier.attempt(step)
+            elif isinstance(step, Tick):
+                self._tick()
             elif isinstance(step, Exit) or self.buffer.arm(inbox, seen):
                 return step
+
+    def _tick(self) -> None:
+        """A timer fired: call the `flush` that the emitter has of its own."""
+        self._guarded(self.own_flush or self.request_flush)
+
+    def _guarded(self, call: Callable[[], None]) -> None:
+        try:
+            call()
+        except Exception as error:  # noqa: BLE001 - whatever a flush of the user's raises, the sender goes on
+            self.report.log.add("flush raised", described(error))
+
+    @property
+    def own_flush(self) -> Callable[[], None] | None:
+        """The `flush` that a subclass or a patch has put in place of the emitter's, or None."""
+        return self._hooks.find("flush") if self._hooks is not None else None
 
     # -- flush -------------------------------------------------------------------------------------------------------
 
     def request_flush(self) -> None:
         """Have everything that is queued sent soon, whatever the backoff says; does not wait."""
-        self._notice_fork()
+        self.notice_fork()
+        self._start_for_what_is_there()
         with self._lock:
             self._schedule.flush()
         self.reconsider()
@@ -178,7 +234,7 @@ class Delivery:
         Args:
             timeout: seconds to wait at the most; None for as long as it takes.
         """
-        self._notice_fork()
+        self.notice_fork()
         deadline = None if timeout is None else time.monotonic() + timeout
         flush = Flush(self.buffer.next_seq)
         with self._lock:
@@ -189,6 +245,7 @@ class Delivery:
             courier = self._courier  # by name: a child that a callback forks has another one
             courier.flushes.append(flush)
         try:
+            self._start_for_what_is_there()
             if self._guard.must_not_wait():
                 self.request_flush()
             elif self._inline:
@@ -217,7 +274,7 @@ class Delivery:
 
     @flush_interval.setter
     def flush_interval(self, interval: float | None) -> None:
-        self._notice_fork()
+        self.notice_fork()
         with self._lock:
             self._schedule.set_interval(interval, time.monotonic())
             self._set_notify()
@@ -227,24 +284,27 @@ class Delivery:
 
     def post(self, body: bytes) -> int:
         """Send a ready-made body once, in this thread; the status, or -1."""
-        self._notice_fork()
+        return self._by_hand(len(body), lambda: self._transport.post(body))
+
+    def get(self, payload: Payload) -> int:
+        """Send one event as it is by GET, in this thread; the status, or -1."""
+        query = EventBuffer.encode_query(payload)
+        return self._by_hand(len(query), lambda: self._transport.get(query))
+
+    def _by_hand(self, size: int, request: Callable[[], Outcome]) -> int:
+        self.notice_fork()
         started = time.monotonic()
-        outcome = self._transport.post(body)
-        self.report.request(outcome, 0, len(body), time.monotonic() - started)
+        outcome = request()
+        if not self._courier.overheard(outcome):
+            self.report.request(outcome, 0, size, time.monotonic() - started)
         return -1 if outcome.status is None else outcome.status
 
-    def send_now(self, payloads: list[Payload]) -> None:
+    def send_now(self, payloads: PayloadDictList) -> None:
         """Send these events once, in this thread; those that are to be kept are queued as new ones."""
-        self._notice_fork()
-        count = max(len(payloads), 1)
-        apart = EventBuffer(count, sys.maxsize, self.buffer.max_request_bytes, count)
-        for payload in payloads:
-            apart.append(payload)
-        turn = Turn(self._schedule.backoff.generation, probe=False)
+        self.notice_fork()
         with self._guard.as_sender():
-            while (batch := apart.take()) is not None and self._courier.carry(batch, turn):
-                pass
-        for payload in apart.snapshot():
+            left = self._courier.send_now(payloads)
+        for payload in left:
             answer = self.buffer.append(payload)
             if answer:
                 self.answer(answer)
@@ -265,7 +325,7 @@ class Delivery:
                 finally:
                     turn.release()
                 # Another thread may have found the turn taken after the last look.
-                if not (self.buffer.due and self._schedule.backoff.open) or self._schedule.stopped:
+                if not self._schedule.wants_turn(time.monotonic()):
                     return
 
     def _one_turn(self, deadline: float | None) -> bool:
@@ -285,13 +345,16 @@ class Delivery:
         with self._lock:
             step = self._schedule.plan(time.monotonic())
         if isinstance(step, Turn):
-            self._courier.attempt(step, None if deadline is None else max(deadline - time.monotonic(), 0.01))
-        return isinstance(step, Turn)
+            self._courier.attempt(step, deadline)
+        elif isinstance(step, Tick):
+            self._tick()
+        return isinstance(step, (Turn, Tick))
 
-    def _make_room(self) -> None:
-        """Send something, after the backoff if one runs."""
-        if not self._one_turn(None):
-            Inbox().wait(self._schedule.backoff.until - time.monotonic())
+    def _make_room(self) -> float | None:
+        """Send something; where that may not be now, the seconds until it may."""
+        if self._one_turn(None):
+            return None
+        return max(self._schedule.backoff.until - time.monotonic(), MIN_PAUSE)
 
     def _drain_inline(self, flush: Flush, deadline: float | None) -> None:
         while not flush.over and self._one_turn(deadline):
@@ -301,15 +364,16 @@ class Delivery:
             self._send_due()
 
     def _close_inline(self, deadline: float) -> None:
-        while self.buffer.queued_events and time.monotonic() < deadline:
+        # Also what another thread has in flight: it may come back.
+        while self.buffer.unsettled_events and (now := time.monotonic()) < deadline:
             if not self._one_turn(deadline):
-                Inbox().wait(min(self._schedule.backoff.until, deadline) - time.monotonic())
+                Inbox().wait(min(max(self._schedule.backoff.until - now, MIN_PAUSE), deadline - now))
 
     # -- the end -----------------------------------------------------------------------------------------------------
 
     def close(self, timeout: float) -> int:
         """Send what there is within `timeout` seconds, and stop; the number of events left."""
-        self._notice_fork()
+        self.notice_fork()
         with self._lock:
             if self._schedule.closing or self._schedule.stopped:
                 return self.buffer.unsettled_events
@@ -318,15 +382,15 @@ class Delivery:
         return self.finish_close(deadline)
 
     def begin_close(self, deadline: float) -> None:
-        self._notice_fork()
+        self.notice_fork()
         with self._lock:
-            self._schedule.close(deadline)
+            self._schedule.close(deadline, time.monotonic())
             self.buffer.close()
             self._admission.wake()
         self.buffer.signal(everyone=True)
 
     def finish_close(self, deadline: float) -> int:
-        self._notice_fork()
+        self.notice_fork()
         if self._guard.must_not_wait():
             # The senders go on, and the last of them ends the close; without senders the end of the process does.
             return self.buffer.unsettled_events
@@ -349,7 +413,7 @@ class Delivery:
             self._transport.close()
         left = self.buffer.unsettled_events
         if left:
-            logger.warning("closed with %d events left, which are lost when the process ends", left)
+            say(logging.WARNING, "closed with %d events left, which are lost when the process ends", left)
         return left
 
     def gone(self, inbox: Inbox) -> None:
@@ -390,7 +454,7 @@ class Delivery:
         self.buffer.after_fork()
         self._set_notify()
 
-    def _notice_fork(self) -> None:
+    def notice_fork(self) -> None:
         """For a fork that ran no Python hook: uWSGI forks in C."""
         if self.buffer.forked:
             with lifecycle.fork_lock:
@@ -414,7 +478,7 @@ class Delivery:
         return self._schedule.backoff.wait
 
     def stats(self) -> EmitterStats:
-        self._notice_fork()
+        self.notice_fork()
         return self.report.stats(self.buffer, self.retry_delay)
 
 
@@ -426,16 +490,16 @@ def _sender(reference: weakref.ref[Delivery], inbox: Inbox) -> None:
         try:
             step = delivery.work(inbox)
         except Exception:  # noqa: BLE001 - whatever it was, the events are in the buffer, and go on waiting for a sender
-            logger.exception("a sender failed; it goes on in %g s", AFTER_A_FAULT)
+            say(logging.ERROR, "a sender failed; it goes on in %g s", AFTER_A_FAULT, exc_info=True)
             step = AFTER_A_FAULT
         if isinstance(step, Exit):
             delivery.gone(inbox)
             return
         buffer = delivery.buffer
         del delivery
-        woken, note = inbox.wait(step)
-        if not woken:
-            buffer.disarm(inbox)
+        _, note = inbox.wait(step)
+        # Also after a note: one that came late may have left it armed, and the next would be lost on a busy sender.
+        buffer.disarm(inbox)
         del buffer
         if note is not None:
             # The emitter was collected; see Delivery.__del__.

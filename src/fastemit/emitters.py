@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from fastemit import checks
 from fastemit._buffer import MAX_REQUEST_BYTES, MIN_REQUEST_BYTES, EventBuffer, Intake
 from fastemit.delivery import Delivery
 from fastemit.endpoint import parse_endpoint
-from fastemit.event_store import InMemoryEventStore
+from fastemit.event_store import DEFAULT_BUFFER_CAPACITY, EventStore, InMemoryEventStore
+from fastemit.hooks import NAMES as HOOK_NAMES
+from fastemit.hooks import Hooks
+from fastemit.outcome import Transport
 from fastemit.reporting import Reporter
+from fastemit.session import SessionTransport
 from fastemit.stats import EmitterStats
+from fastemit.store_buffer import StoreBuffer
 from fastemit.typing import (
     FailureCallback,
     HttpProtocol,
@@ -26,8 +32,10 @@ from fastemit.typing import (
     SuccessCallback,
 )
 
-DEFAULT_BATCH_SIZE = 10
-DEFAULT_BUFFER_CAPACITY = 10_000
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+DEFAULT_BATCH_SIZE = {"post": 10, "get": 1}
 DEFAULT_BUFFER_BYTES = 64 * 1024 * 1024
 #: A collector answers 200 to a larger body, and then files the whole request as one failed event.
 DEFAULT_REQUEST_BYTES = 1_000_000
@@ -51,17 +59,18 @@ class Emitter(Intake):
         endpoint: the collector; may carry a scheme, a port, a path prefix and `user:password@` (Basic authorisation).
         protocol: "https" (the default) or "http", for an endpoint without a scheme.
         port: 1 to 65535; None for the endpoint's own, or the scheme's.
-        method: "post" (the default). "get" is not built yet.
-        batch_size: queued events at which sending starts. Default 10.
+        method: "post" (the default), or "get": one request for each event.
+        batch_size: queued events at which sending starts. Default 10, with GET 1.
         on_success: called with the list of events (dicts) of each request that was answered 2xx.
-        on_failure: called with (0, the list of events) of each request that was not, whether they are kept or dropped.
+        on_failure: called with (how many of the same pass were sent, the list of events) for those that were not,
+            whether they are kept or dropped. A pass is one request of POST (the number is 0) or up to 100 of GET.
         byte_limit: queued bytes at which sending starts, as they are in the request. Default: no such limit.
         request_timeout: seconds, or a (connect, read) pair; the read part bounds the whole answer. None: (10, 30).
         max_retry_delay_seconds: longest time between attempts after failures, in seconds. Default 60.
         buffer_capacity: most events queued and in flight together. Default 10,000.
         custom_retry_codes: `{status: retry?}`, exceptions to the rules; 2xx is always success.
-        event_store: a store of the user's own; not built yet.
-        session: a `requests.Session` to send through; not built yet.
+        event_store: an object with the methods of `EventStore` to keep the events in. Default: the native buffer.
+        session: a `requests.Session` to send through, with its cookies, headers, auth, adapters and proxies.
         overflow: what `input` does when the buffer is full: "backpressure" (waits while sending works, drops the new
             event when it fails), "drop_newest", "drop_oldest" or "block" (waits).
         max_buffer_bytes: most bytes queued and in flight together. Default 64 MiB.
@@ -96,7 +105,7 @@ class Emitter(Intake):
         max_retry_delay_seconds: float = 60,
         buffer_capacity: int | None = None,
         custom_retry_codes: Mapping[int, bool] | None = None,
-        event_store: Any = None,
+        event_store: EventStore | None = None,
         session: Any = None,
         *,
         overflow: Overflow = "backpressure",
@@ -110,12 +119,13 @@ class Emitter(Intake):
         pool_manager: Any = None,
     ) -> None:
         address = parse_endpoint(endpoint, protocol, port, method)
-        if buffer_capacity is None:
-            capacity = DEFAULT_BUFFER_CAPACITY
-        else:
-            capacity = checks.integer("buffer_capacity", buffer_capacity)
+        if buffer_capacity is not None:
+            checks.integer("buffer_capacity", buffer_capacity)
+        if type(event_store) is InMemoryEventStore:
+            buffer_capacity = event_store.buffer_capacity
+        capacity = DEFAULT_BUFFER_CAPACITY if buffer_capacity is None else buffer_capacity
         if batch_size is None:
-            batch_size = DEFAULT_BATCH_SIZE
+            batch_size = DEFAULT_BATCH_SIZE[method]
         batch_size = min(checks.integer("batch_size", batch_size), capacity)
         if byte_limit is not None:
             checks.integer("byte_limit", byte_limit)
@@ -135,29 +145,51 @@ class Emitter(Intake):
             checks.has_methods("pool_manager", pool_manager, ("urlopen", "clear"), "None or a urllib3.PoolManager")
         if session is not None and pool_manager is not None:
             raise ValueError("session and pool_manager must not both be given: each says how requests are made")
-        if method == "get":
-            raise NotImplementedError("method='get' is not built yet; method='post' is")
-        if event_store is not None:
-            raise NotImplementedError("event_store is not built yet; None, the native buffer, is")
         if session is not None:
-            raise NotImplementedError("session is not built yet; pool_manager is")
-        # Here, not above: urllib3 opens a socket when it is imported (to see whether there is IPv6).
-        from fastemit.transport import HttpTransport
-
+            checks.has_methods("session", session, ("get", "post"), "None or a requests.Session")
+        if event_store is not None:
+            checks.has_methods(
+                "event_store",
+                event_store,
+                ("add_event", "get_events_batch", "cleanup", "size"),
+                "None or an object with the methods add_event, get_events_batch, cleanup and size",
+            )
+        # A subclass may override anything, so only the class itself is known to be a view of a native buffer.
+        own_store = event_store if type(event_store) is InMemoryEventStore else None
+        if event_store is not None and own_store is None and overflow == "drop_oldest":
+            raise ValueError(
+                "overflow must be 'backpressure', 'drop_newest' or 'block' with an event_store of your own, "
+                "not 'drop_oldest': only the store can drop what it holds"
+            )
+        query = method == "get"
         self._endpoint = address
         self._method: Method = method
         self._request_timeout: RequestTimeout | None = request_timeout
         self._max_retry_delay_seconds: float = max_retry_delay_seconds
         self._report = report
-        self._buffer = EventBuffer(capacity, max_buffer_bytes, max_request_bytes, batch_size, byte_limit)
-        self._transport = HttpTransport(
-            address,
-            timeout,
-            connections=self._thread_count,
-            headers=extra_headers,
-            ca_certs=authorities,
-            pool_manager=pool_manager,
+        self._buffer: Any = EventBuffer(
+            capacity, max_buffer_bytes, max_request_bytes, batch_size, byte_limit, query=query, keep=query
         )
+        self._event_store: Any = event_store
+        if event_store is None:
+            self._event_store = InMemoryEventStore.over(self._buffer)
+        elif own_store is None or not own_store.use(self._buffer):
+            staged = EventBuffer(sys.maxsize, sys.maxsize, max_request_bytes, 1, query=query, keep=True)
+            self._buffer = StoreBuffer(event_store, staged, batch_size, byte_limit, report.store_fault)
+        if session is None:
+            # Here, not above: urllib3 opens a socket when it is imported (to see whether there is IPv6).
+            from fastemit.transport import HttpTransport
+
+            self._transport: Transport = HttpTransport(
+                address,
+                timeout,
+                connections=self._thread_count,
+                headers=extra_headers,
+                ca_certs=authorities,
+                pool_manager=pool_manager,
+            )
+        else:
+            self._transport = SessionTransport(session, address, timeout, extra_headers)
         self._delivery = Delivery(
             self._buffer,
             self._transport,
@@ -169,18 +201,19 @@ class Emitter(Intake):
             background=background,
             shutdown_timeout=shutdown,
             flush_interval=interval,
+            hooks=Hooks(self, _OWN),
         )
         self._open_intake(self._buffer, self._delivery.answer)
-        self._event_store = InMemoryEventStore(self._buffer)
         delivery = self._delivery
-        self.timer = Timer(lambda: delivery.flush_interval is not None)
-        self.retry_timer = Timer(lambda: delivery.retry_delay > 0)
+        self.timer: Timer = Timer(lambda: delivery.flush_interval is not None)
+        self.retry_timer: Timer = Timer(lambda: delivery.retry_delay > 0)
 
     # -- events ------------------------------------------------------------------------------------------------------
 
     def reached_limit(self) -> bool:
         """Whether there is enough queued to send: `batch_size`, `byte_limit`, or a full buffer."""
-        return self._buffer.due
+        due: bool = self._buffer.due
+        return due
 
     def flush(self) -> None:
         """Wait until what is queued or in flight now is sent or rejected.
@@ -191,8 +224,12 @@ class Emitter(Intake):
         self._delivery.drain()
 
     def sync_flush(self, timeout: float | None = None) -> None:
-        """`flush`, for at most `timeout` seconds (None: as long as it takes)."""
-        self._delivery.drain(_timeout(timeout))
+        """`flush`, for at most `timeout` seconds (None: as long as it takes); an overridden `flush` as it is."""
+        own = self._delivery.own_flush
+        if own is not None:
+            own()
+        else:
+            self._delivery.drain(_timeout(timeout))
 
     def async_flush(self) -> None:
         """Have what is queued sent soon, and return at once."""
@@ -214,7 +251,7 @@ class Emitter(Intake):
         given = _timeout(timeout)
         return self._delivery.close(self._delivery.shutdown_timeout if given is None else given)
 
-    def __enter__(self) -> Emitter:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -248,7 +285,8 @@ class Emitter(Intake):
         return self._delivery.post(data.encode("utf-8"))
 
     def http_get(self, payload: PayloadDict) -> int:
-        raise NotImplementedError("http_get is not built yet; http_post is")
+        """Send one event by GET once; the status, or -1 when no answer came."""
+        return self._delivery.get(payload)
 
     @staticmethod
     def as_collector_uri(
@@ -288,13 +326,15 @@ class Emitter(Intake):
         return self._method
 
     @property
-    def event_store(self) -> InMemoryEventStore:
+    def event_store(self) -> Any:
+        """The store as given, or the `InMemoryEventStore` over the native buffer."""
         return self._event_store
 
     @property
     def batch_size(self) -> int:
         """Queued events at which sending starts; one larger than the capacity is lowered to it."""
-        return self._buffer.batch_size
+        size: int = self._buffer.batch_size
+        return size
 
     @batch_size.setter
     def batch_size(self, value: int) -> None:
@@ -304,7 +344,8 @@ class Emitter(Intake):
     @property
     def byte_limit(self) -> int | None:
         """Queued bytes at which sending starts, or None."""
-        return self._buffer.byte_limit
+        limit: int | None = self._buffer.byte_limit
+        return limit
 
     @byte_limit.setter
     def byte_limit(self, value: int | None) -> None:
@@ -386,7 +427,7 @@ class AsyncEmitter(Emitter):
         max_retry_delay_seconds: float = 60,
         buffer_capacity: int | None = None,
         custom_retry_codes: Mapping[int, bool] | None = None,
-        event_store: Any = None,
+        event_store: EventStore | None = None,
         session: Any = None,
         *,
         overflow: Overflow = "drop_newest",
@@ -433,3 +474,7 @@ class AsyncEmitter(Emitter):
 
 def _timeout(timeout: float | None) -> float | None:
     return None if timeout is None else checks.seconds("timeout", timeout, zero=True)
+
+
+#: The methods that are looked for in `Hooks`, as they are before anybody overrides or patches them.
+_OWN = {name: frozenset(vars(cls)[name] for cls in (Emitter, AsyncEmitter) if name in vars(cls)) for name in HOOK_NAMES}

@@ -1,30 +1,140 @@
-"""The event store as the documentation names it: here, a view of the native buffer."""
+"""Event stores: the protocol, and the default one, which is the native buffer under the reference's names."""
 
 from __future__ import annotations
 
-from fastemit._buffer import EventBuffer
-from fastemit.typing import PayloadDictList
+import logging
+import sys
+import threading
+from typing import Any, Protocol, runtime_checkable
+
+from fastemit import checks
+from fastemit._buffer import Batch, EventBuffer, KeptEvent
+from fastemit.stats import logger as fastemit_logger
+from fastemit.typing import PayloadDict, PayloadDictList
+
+DEFAULT_BUFFER_CAPACITY = 10_000
+#: A request of this size is the unit in which the buffer allocates.
+_SEGMENT_BYTES = 1_000_000
+
+
+@runtime_checkable
+class EventStore(Protocol):
+    """What an object must have to be given to an emitter as its `event_store`.
+
+    The emitter holds one lock around each call, and has one batch out at a time.
+    """
+
+    def add_event(self, payload: PayloadDict) -> bool:
+        """Store an event. False, and nothing else, says that it was refused."""
+        ...
+
+    def get_events_batch(self) -> PayloadDictList:
+        """Hand out the events to send next."""
+        ...
+
+    def cleanup(self, batch: PayloadDictList, need_retry: bool) -> None:
+        """Forget events that were sent or rejected; with `need_retry`, have them handed out again."""
+        ...
+
+    def size(self) -> int:
+        """How many events are stored and not handed out."""
+        ...
 
 
 class InMemoryEventStore:
-    """The default store of an emitter: its native buffer, under the names that the reference's store has.
+    """Events in the native buffer: the default store of an emitter.
 
-    Thread safety: as the buffer's; each call is one consistent look.
+    An emitter that is given one works on its buffer directly. Used by itself it takes and gives dicts: events that
+    were handed out count against the capacity until `cleanup` has been told of them, and go back to their place.
+
+    Thread safety: every method may be called from any thread.
+
+    Args:
+        logger: is told when an event is dropped; None for fastemit's.
+        buffer_capacity: most events stored and handed out together. Default 10,000.
     """
 
-    def __init__(self, buffer: EventBuffer) -> None:
-        self._buffer = buffer
+    def __init__(self, logger: logging.Logger | None = None, buffer_capacity: int = DEFAULT_BUFFER_CAPACITY) -> None:
+        capacity = checks.integer("buffer_capacity", buffer_capacity)
+        if logger is not None and not callable(getattr(logger, "error", None)):
+            raise TypeError(f"logger must be a logging.Logger or None, not {type(logger).__name__} {logger!r}")
+        self.logger: logging.Logger = fastemit_logger if logger is None else logger
+        self._lock = threading.RLock()
+        # What was handed out, by the identity of the dict; the dict is kept so that the identity stays its own.
+        self._out: dict[int, tuple[PayloadDict, Batch]] = {}
+        self._emitters = False
+        self._buffer = EventBuffer(capacity, sys.maxsize, _SEGMENT_BYTES, 1, keep=True)
+
+    @classmethod
+    def over(cls, buffer: EventBuffer) -> InMemoryEventStore:
+        """The store that an emitter without one of the user's shows."""
+        store = cls.__new__(cls)
+        store.logger = fastemit_logger
+        store._lock = threading.RLock()
+        store._out = {}
+        store._emitters = True
+        store._buffer = buffer
+        return store
+
+    def use(self, buffer: EventBuffer) -> bool:
+        """Become the face of an emitter's buffer, with the events stored so far. False if it is another's already."""
+        with self._lock:
+            if self._emitters:
+                return False
+            stored = self.get_events_batch()
+            self._emitters = True
+            self._buffer = buffer
+            self._out.clear()
+            for event in stored:
+                buffer.append(event)
+            return True
 
     @property
     def buffer_capacity(self) -> int:
-        """Most events queued and in flight together."""
+        """Most events stored and handed out together."""
         return self._buffer.capacity
 
     @property
     def event_buffer(self) -> PayloadDictList:
-        """The queued events as dicts, oldest first: a copy, made at each look."""
-        return self._buffer.snapshot()
+        """The stored events, oldest first: a copy, made at each look."""
+        return [_without_stm(event) for event in self._buffer.snapshot()]
 
     def size(self) -> int:
-        """How many events are queued; those in flight are not counted, as in the reference."""
         return self._buffer.queued_events
+
+    def add_event(self, payload: PayloadDict) -> bool:
+        event: Any = self._buffer.prepare(payload)
+        if isinstance(event, KeptEvent) and not self._emitters:
+            # What was put in comes out, not its strings.
+            event = KeptEvent(event.encoded, dict(payload))
+        if isinstance(self._buffer.append_encoded(event), int):
+            return True
+        self.logger.error("Event buffer is full, dropping event.")
+        return False
+
+    def get_events_batch(self) -> PayloadDictList:
+        events: PayloadDictList = []
+        with self._lock:
+            # One by one, so that each can be cleaned up by itself.
+            while (batch := self._buffer.take(1, 1)) is not None:
+                event = _without_stm(batch.decode()[0])
+                self._out[id(event)] = event, batch
+                events.append(event)
+        return events
+
+    def cleanup(self, batch: PayloadDictList, need_retry: bool) -> None:
+        with self._lock:
+            for event in batch:
+                _, taken = self._out.pop(id(event), (None, None))
+                if taken is None:
+                    if need_retry:
+                        self.add_event(event)
+                elif need_retry:
+                    taken.give_back()
+                else:
+                    taken.sent()
+
+
+def _without_stm(event: PayloadDict) -> PayloadDict:
+    event.pop("stm", None)
+    return event

@@ -7,12 +7,15 @@ a finalizer, which may run at any allocation, needs no lock here.
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import sys
 import threading
 import time
 import weakref
 from typing import Any, Final, Protocol
+
+from fastemit.stats import described, say
 
 
 class Closable(Protocol):
@@ -28,8 +31,8 @@ class Closable(Protocol):
         """Wait for that until `deadline`; the number of events left."""
         ...
 
-    def after_fork(self) -> None:
-        """Start empty in a forked child. Nothing here may block."""
+    def notice_fork(self) -> None:
+        """Start empty in a forked child, unless that has been done. Nothing here may block."""
         ...
 
 
@@ -40,6 +43,18 @@ _orphans: Final[dict[int, Closable]] = {}
 fork_lock = threading.RLock()
 #: Whether this process runs `close_all` at its end by something other than `atexit`.
 _finalizers: Final[list[object]] = []
+
+
+def renew_pools(manager: Any) -> object | None:
+    """Give a `urllib3.PoolManager` of the user's new pools; the old ones, which are to be kept and not closed.
+
+    For a forked child: a connection that two processes use garbles what both send.
+    """
+    pools: Any = getattr(manager, "pools", None)
+    if pools is not None:
+        manager.pools = type(pools)(getattr(pools, "_maxsize", 10), dispose_func=getattr(pools, "dispose_func", None))
+    kept: object | None = pools
+    return kept
 
 
 def register(closable: Closable) -> None:
@@ -78,7 +93,10 @@ def close_all() -> None:
     for closable in closables:
         closable.begin_close(deadline)
     for closable in closables:
-        closable.finish_close(deadline)
+        try:
+            closable.finish_close(deadline)
+        except Exception as error:  # noqa: BLE001 - the others are still to be closed
+            say(logging.ERROR, "an emitter could not be closed: %s", described(error))
 
 
 def _in_child() -> None:
@@ -87,8 +105,16 @@ def _in_child() -> None:
     fork_lock = threading.RLock()
     _finalizers.clear()
     for closable in _all_open():
-        closable.after_fork()
+        closable.notice_fork()
     _orphans.clear()
+
+
+def _close_all_in_child() -> None:
+    # multiprocessing joins the child's threads only after its finalizers, and they may still put events in.
+    for thread in threading.enumerate():
+        if not thread.daemon and thread is not threading.current_thread():
+            thread.join()
+    close_all()
 
 
 def watch_exit() -> None:
@@ -108,7 +134,7 @@ def watch_exit() -> None:
         if isinstance(current, getattr(process, "_MainProcess", ())):
             continue
         # The priority decides the order among finalizers: those of queues and managers run later (lower).
-        _finalizers.append(util.Finalize(None, close_all, exitpriority=100))
+        _finalizers.append(util.Finalize(None, _close_all_in_child, exitpriority=100))
 
 
 atexit.register(close_all)

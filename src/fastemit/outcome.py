@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Final, Protocol
 
-if TYPE_CHECKING:
-    from fastemit._buffer import Batch
+CONTENT_TYPE: Final = "application/json; charset=utf-8"
+#: Seconds to connect and to read, when the user says nothing: a sender that waits for ever loses events silently.
+DEFAULT_TIMEOUT: Final = (10.0, 30.0)
+#: Bytes of an answer that are read so that its connection can be used again.
+ANSWER_LIMIT: Final = 64 * 1024
 
 
 @dataclass(frozen=True)
@@ -29,18 +32,24 @@ class Outcome:
 
 
 class Transport(Protocol):
-    """What the delivery needs to know of the other end."""
+    """What the delivery needs to know of the other end.
 
-    def send(self, batch: Batch, cap: float | None = None) -> Outcome:
-        """Send a batch once. `cap` bounds each wait in seconds, on top of the transport's own timeout."""
-        ...
+    No method raises what the network does. `cap` bounds each wait in seconds, on top of the transport's own timeout.
+    """
 
-    def post(self, body: bytes, cap: float | None = None) -> Outcome:
+    #: (connect, read) in seconds; None for the default.
+    timeout: tuple[float, float] | None
+
+    def post(self, body: bytes | memoryview, cap: float | None = None) -> Outcome:
         """Send a ready-made body once."""
         ...
 
+    def get(self, query: str, cap: float | None = None) -> Outcome:
+        """Send one event as a ready-made query string."""
+        ...
+
     def close(self) -> None:
-        """Close idle connections. A later `send` opens new ones."""
+        """Close idle connections. A later request opens new ones."""
         ...
 
     def after_fork(self) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import re
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from fastemit._buffer import Batch, EventBuffer
 from fastemit.outcome import Outcome
-from fastemit.stats import EmitterStats, ThrottledLog, logger
+from fastemit.stats import EmitterStats, ThrottledLog, described, logger, say
 from fastemit.typing import FailureCallback, SuccessCallback
 
 #: What may be secret in an address.
@@ -32,7 +33,7 @@ class Reporter:
 
     def start_over(self, lock: threading.RLock) -> None:
         """Count from 0, under `lock`, which is the delivery's: see there why it is one."""
-        self.log = ThrottledLog(lock)
+        self.log = ThrottledLog()
         self._lock = lock
         self._requests = 0
         self._failed_requests = 0
@@ -54,12 +55,16 @@ class Reporter:
                 self._failed_requests += 1
                 self._last_error = text
         if logger.isEnabledFor(logging.DEBUG):
-            logger.debug("request: %d events, %d bytes, %s, %.1f ms", events, size, text, seconds * 1e3)
+            say(logging.DEBUG, "request: %d events, %d bytes, %s, %.1f ms", events, size, text, seconds * 1e3)
         if failed:
             self.log.add("request failed", f"{text} ({events} events, {size} bytes)")
 
     def dropped(self, reason: str, detail: str, count: int = 1) -> None:
         self.log.add(f"events dropped ({reason})", detail, count)
+
+    def store_fault(self, what: str) -> None:
+        """An event store of the user's did something wrong."""
+        self.log.add("event store at fault", what)
 
     def stats(self, buffer: EventBuffer, retry_delay: float) -> EmitterStats:
         with self._lock:
@@ -91,17 +96,23 @@ class Reporter:
             self.log.add("callback left out", "no memory for the events")
             return None
 
-    def call_back(self, sent_count: int, events: list[dict[str, Any]], sent: bool) -> None:
-        """Run the callback for an outcome; what it raises is logged, and changes nothing."""
-        success, failure = self.on_success, self.on_failure
+    def succeeded(self, events: list[dict[str, Any]]) -> None:
+        """Call `on_success`."""
+        if self.on_success is not None:
+            self._call("on_success", self.on_success, events)
+
+    def failed(self, sent_count: int, events: list[dict[str, Any]]) -> None:
+        """Call `on_failure`."""
+        if self.on_failure is not None:
+            self._call("on_failure", self.on_failure, sent_count, events)
+
+    def _call(self, name: str, callback: Callable[..., object], *arguments: object) -> None:
+        """Run a callback; what it raises is logged, and changes nothing."""
         try:
-            if sent and success is not None:
-                success(events)
-            elif not sent and failure is not None:
-                failure(sent_count, events)
+            callback(*arguments)
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
                 # Not the callback's, but the user's.
                 raise
-            logger.debug("callback raised", exc_info=error)
-            self.log.add("callback raised", f"{type(error).__name__}: {error}")
+            say(logging.DEBUG, "%s raised", name, exc_info=error)
+            self.log.add("callback raised", f"{name}: {described(error)}")

@@ -13,6 +13,8 @@ TRIM_AFTER: Final = 1.0
 #: Seconds between two attempts while closing, at the least.
 MIN_CLOSING_DELAY: Final = 0.05
 FOREVER: Final = float("inf")
+#: Seconds between two looks of the flush timer, at the least, so that a tiny interval is no busy loop.
+MIN_INTERVAL: Final = 0.001
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,12 @@ class Exit:
     """A sender has nothing more to do, ever."""
 
 
+class Tick:
+    """A timer fired for an emitter that has a `flush` of its own: call that."""
+
+
 EXIT: Final = Exit()
+TICK: Final = Tick()
 
 
 class Schedule:
@@ -54,6 +61,7 @@ class Schedule:
         self.aim = buffer.segment_bytes
         #: Nothing more is sent.
         self.stopped = False
+        self._manual = False
         self._interval = interval
         self._next_flush = FOREVER if interval is None else now + interval
         self._closing = False
@@ -63,38 +71,56 @@ class Schedule:
         self._retry_due = False  # events were kept: they go when the backoff is over, however few
         self._flush_upto = 0  # events numbered below are sent, however few
         self._trim_at = 0.0
+        self._ticked_for = -FOREVER  # end of the backoff that `Tick` was last given for
 
-    def plan(self, now: float) -> Turn | float | Exit | None:
+    def plan(self, now: float) -> Turn | float | Exit | Tick | None:
         """A turn to send, or the seconds to wait before asking again (None: until something changes), or the end."""
         buffer = self._buffer
         # One look: another sender may take what is queued in the middle of this.
         queued = buffer.queued_events > 0
-        if self.stopped or (self._closing and (not queued or now >= self._deadline)):
+        # A store that was at fault may have something once it is asked again.
+        nothing = not queued and buffer.recheck_at == FOREVER
+        if self.stopped or (self._closing and (nothing or now >= self._deadline)):
             return EXIT
         if self._interval is not None and now >= self._next_flush:
-            self._next_flush = now + self._interval
+            self._next_flush = now + max(self._interval, MIN_INTERVAL)
+            if self.manual:
+                return TICK
             self._flush_upto = buffer.next_seq
         wake_at = min(self._deadline, self._next_flush)
         if not queued:
+            wake_at = min(wake_at, buffer.recheck_at)
             if buffer.spare_segments > 1:
                 if now < self._trim_at:
                     wake_at = min(wake_at, self._trim_at)
                 else:
                     buffer.trim()
+            if not (self.backoff.open or self._probing):
+                # The next event is the probe, once the delay has passed; until then none wakes anybody.
+                if now < self.backoff.until:
+                    wake_at = min(wake_at, self.backoff.until)
+                else:
+                    buffer.hold = self._manual
         elif self.backoff.open:
-            if buffer.due or self._retry_due or self._closing or buffer.head_seq < self._flush_upto:
+            due = buffer.due and not self._manual
+            if due or self._retry_due or self._closing or buffer.head_seq < self._flush_upto:
                 return Turn(self.backoff.generation, probe=False)
         elif not self._probing:
+            if self.manual and not (self._force or self._closing) and now >= self.backoff.until > self._ticked_for:
+                self._ticked_for = self.backoff.until
+                return TICK
             if self._force or now >= self.backoff.until:
                 self._force = False
                 self._probing = True
+                self._set_hold()
                 return Turn(self.backoff.generation, probe=True)
             wake_at = min(wake_at, self.backoff.until)
         return None if wake_at == FOREVER else wake_at - now
 
     def taken(self) -> bool:
         """After a batch was taken. True if more is queued."""
-        if self._buffer.queued_events == 0:
+        # By the numbers: a store of the user's may hold more than can be taken while a batch of it is out.
+        if self._buffer.head_seq >= self._buffer.next_seq:
             self._retry_due = False
             return False
         return True
@@ -114,19 +140,37 @@ class Schedule:
         if self._closing and self._deadline != FOREVER:
             # Attempts get closer to each other towards the deadline, and none is put off past it.
             self.backoff.hurry(now + max((self._deadline - now) / 2, MIN_CLOSING_DELAY))
-        self._buffer.hold = not self.backoff.open
+        self._set_hold()
         if kept:
-            self._retry_due = True
-            self._force = False
-            self._flush_upto = 0
+            self.kept()
+
+    def kept(self) -> None:
+        """Events were kept: they go when the backoff is over, and a flush has had its attempt."""
+        self._retry_due = True
+        self._force = False
+        self._flush_upto = 0
 
     def succeeded(self, turn: Turn) -> bool:
         """A request got an answer that settled its events. True if that opened the gate."""
         if not self.backoff.succeeded(turn.generation):
             return False
         self._force = False
-        self._buffer.hold = False
+        self._set_hold()
         return True
+
+    @property
+    def manual(self) -> bool:
+        """The emitter decides when to send, by a `flush` or `reached_limit` of its own; see `hooks.py`."""
+        return self._manual
+
+    @manual.setter
+    def manual(self, value: bool) -> None:
+        self._manual = value
+        self._set_hold()
+
+    def _set_hold(self) -> None:
+        """No event wakes a sender while the gate is shut, or while it is not the number of events that decides."""
+        self._buffer.hold = self._manual or not self.backoff.open
 
     def timed_out(self, size: int) -> None:
         """A request of `size` bytes was under way and not answered in time: the next ones are half as large."""
@@ -141,11 +185,17 @@ class Schedule:
         self._flush_upto = self._buffer.next_seq
         self._force = self._buffer.queued_events > 0 and not self.backoff.open
 
-    def close(self, deadline: float) -> None:
-        """Send what there is until `deadline`, beginning at once."""
+    def close(self, deadline: float, now: float) -> None:
+        """Send what there is until `deadline`, beginning at once; the sooner of two, unless that has passed."""
         self._closing = True
-        self._deadline = min(self._deadline, deadline)
+        self._deadline = deadline if self._deadline <= now else min(self._deadline, deadline)
         self._force = True
+
+    def wants_turn(self, now: float) -> bool:
+        """Whether there is reason to ask for a turn at once."""
+        if self.stopped or (self._closing and now >= self._deadline):
+            return False
+        return self.backoff.open and self._buffer.due and not self._manual and self._buffer.recheck_at == FOREVER
 
     @property
     def closing(self) -> bool:

@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
-logger = logging.getLogger("fastemit")
+logger: logging.Logger = logging.getLogger("fastemit")
 logger.addHandler(logging.NullHandler())
+
+
+def say(level: int, text: str, *arguments: object, **options: Any) -> None:
+    """Log a line. What a filter or handler of the user's raises must not end the sending."""
+    with contextlib.suppress(Exception):
+        logger.log(level, text, *arguments, **options)
+
+
+def described(error: BaseException) -> str:
+    """An exception in a line, also one that cannot describe itself."""
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:  # noqa: BLE001 - its __str__ may raise anything
+        return type(error).__name__
 
 
 @dataclass(frozen=True)
@@ -17,7 +34,8 @@ class EmitterStats:
     """One consistent look at an emitter, counted since it was made, or since the fork in a forked child.
 
     Every event given to `input` is in exactly one of `sent_events`, `dropped_events`, `queued_events` and
-    `in_flight_events`; the four add up to the number of calls of `input` that returned.
+    `in_flight_events`; the four add up to the number of calls of `input` that returned. (Events that were handed to
+    `send_events`, failed, and are kept count as given to `input`.)
 
     Attributes:
         queued_events: accepted and waiting, those kept after a failure included.
@@ -52,38 +70,48 @@ class EmitterStats:
 class ThrottledLog:
     """WARNING lines, at most one of a kind in an interval, each with the number that it stands for.
 
-    Thread safety: any thread may call anything; the lock covers the counters, not the logging.
+    Thread safety: any thread may call anything, with whatever locks it holds: who finds another thread at it leaves
+    its count and goes on, so that nobody waits here.
 
     Args:
-        lock: a reentrant lock.
         interval: seconds between two lines of the same kind.
         clock: a monotonic clock, in seconds.
     """
 
-    def __init__(
-        self, lock: threading.RLock, interval: float = 10.0, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, interval: float = 10.0, clock: Callable[[], float] = time.monotonic) -> None:
         self.interval = interval
         self._clock = clock
-        self._lock = lock
+        self._busy = threading.Lock()
         self._last: dict[str, float] = {}
-        self._pending: dict[str, tuple[int, str]] = {}
+        self._pending: deque[tuple[str, int, str]] = deque()
 
     def add(self, kind: str, detail: str, count: int = 1) -> None:
         """Report `count` of `kind`; `detail` says what the latest was."""
-        with self._lock:
-            count += self._pending.pop(kind, (0, ""))[0]
-            now = self._clock()
-            if now - self._last.get(kind, -self.interval) < self.interval:
-                self._pending[kind] = (count, detail)
-                return
-            # Before the line is written: a handler that tracks events may come back here.
-            self._last[kind] = now
-        logger.warning("%s (%d since the last such line): %s", kind, count, detail)
+        self._pending.append((kind, count, detail))
+        self._write(lambda kind, now: now - self._last.get(kind, -self.interval) >= self.interval)
 
     def flush(self) -> None:
         """Write what is held back."""
-        with self._lock:
-            pending, self._pending = self._pending, {}
-        for kind, (count, detail) in pending.items():
-            logger.warning("%s (%d since the last such line): %s", kind, count, detail)
+        self._write(lambda _kind, _now: True)
+
+    def _write(self, due: Callable[[str, float], bool]) -> None:
+        if not self._busy.acquire(blocking=False):
+            return
+        lines = []
+        try:
+            sums: dict[str, tuple[int, str]] = {}
+            while self._pending:
+                kind, count, detail = self._pending.popleft()
+                sums[kind] = (sums.get(kind, (0, ""))[0] + count, detail)
+            now = self._clock()
+            for kind, (count, detail) in sums.items():
+                if due(kind, now):
+                    self._last[kind] = now
+                    lines.append((kind, count, detail))
+                else:
+                    self._pending.append((kind, count, detail))
+        finally:
+            self._busy.release()
+        # A handler that tracks events may come back here.
+        for kind, count, detail in lines:
+            say(logging.WARNING, "%s (%d since the last such line): %s", kind, count, detail)

@@ -3,30 +3,28 @@
 from __future__ import annotations
 
 import base64
+
+# Every connection looks its host's name up in this encoding. It is imported before there are threads, since a fork in
+# the middle of an import leaves a module lock in the child that nobody will ever release.
+import encodings.idna  # noqa: F401
 import http.client
 import ssl
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 from urllib.request import getproxies, proxy_bypass
 
 import urllib3
-from urllib3.exceptions import HTTPError, ProtocolError, ReadTimeoutError
+from urllib3.exceptions import HTTPError, LocationParseError, ProtocolError, ReadTimeoutError
 from urllib3.util import Timeout, make_headers, parse_url
 
 from fastemit._version import __version__
 from fastemit.connections import Exchange, pool_classes
-from fastemit.outcome import Outcome
+from fastemit.lifecycle import renew_pools
+from fastemit.outcome import ANSWER_LIMIT, CONTENT_TYPE, DEFAULT_TIMEOUT, Outcome
 from fastemit.trust import tls_context
 
 if TYPE_CHECKING:
-    from fastemit._buffer import Batch
     from fastemit.endpoint import Endpoint
-
-CONTENT_TYPE: Final = "application/json; charset=utf-8"
-#: Seconds to connect and to read, when the user says nothing: a sender that waits for ever loses events silently.
-DEFAULT_TIMEOUT: Final = (10.0, 30.0)
-#: Bytes of an answer that are read so that its connection can be used again.
-ANSWER_LIMIT: Final = 64 * 1024
 
 
 def proxy_for(endpoint: Endpoint) -> str | None:
@@ -37,16 +35,19 @@ def proxy_for(endpoint: Endpoint) -> str | None:
         return None
     if "://" not in proxy:
         proxy = "http://" + proxy
-    if parse_url(proxy).scheme not in ("http", "https"):
-        raise ValueError(
-            f"{endpoint.scheme.upper()}_PROXY in the environment must be an http:// or https:// address, "
-            f"not {parse_url(proxy).scheme}://...: fastemit speaks no other proxy protocol"
-        )
+    # Its value is not shown: there may be a password in it.
+    wrong = f"{endpoint.scheme.upper()}_PROXY in the environment must be an http:// or https:// address"
+    try:
+        parsed = parse_url(proxy)
+    except LocationParseError:
+        raise ValueError(f"{wrong}, and its value cannot be read as one") from None
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        raise ValueError(f"{wrong}, not {parsed.scheme}://...: fastemit speaks no other proxy protocol")
     return proxy
 
 
 class HttpTransport:
-    """POST over urllib3's pooled connections.
+    """POST and GET over urllib3's pooled connections.
 
     Thread safety: any number of threads may send at once; each uses a connection of its own.
 
@@ -71,7 +72,7 @@ class HttpTransport:
         self.timeout = timeout
         self._endpoint = endpoint
         self._connections = connections
-        self._headers = {"Content-Type": CONTENT_TYPE, "User-Agent": f"fastemit/{__version__}"}
+        self._headers = {"User-Agent": f"fastemit/{__version__}"}
         if endpoint.username is not None:
             # In UTF-8 (RFC 7617); urllib3's make_headers knows latin-1 only.
             userpass = f"{endpoint.username}:{endpoint.password or ''}".encode()
@@ -79,6 +80,7 @@ class HttpTransport:
         for name, value in (headers or {}).items():
             self._headers = {key: text for key, text in self._headers.items() if key.lower() != name.lower()}
             self._headers[name] = value
+        self._post_headers = {**self._headers, "Content-Type": CONTENT_TYPE}
         self._users_manager = pool_manager
         self._exchange = Exchange()
         self._proxy = None if pool_manager is not None else proxy_for(endpoint)
@@ -88,6 +90,8 @@ class HttpTransport:
         #: Pools of the process that this one was forked from: to be neither used nor closed here.
         self._inherited: list[Any] = []
         self._manager = self._new_manager()
+        self._open: Any = None
+        self._aim()
 
     def _new_manager(self) -> Any:
         if self._users_manager is not None:
@@ -109,19 +113,26 @@ class HttpTransport:
         manager.pool_classes_by_scheme = pool_classes(self._exchange)
         return manager
 
-    def send(self, batch: Batch, cap: float | None = None) -> Outcome:
-        return self.post(batch.body(), cap)
+    def _aim(self) -> None:
+        """Decide what requests are asked of: straight of the pool where there is one, which spares parsing the URL."""
+        if self._users_manager is None and self._proxy is None:
+            endpoint = self._endpoint
+            self._open = self._manager.connection_from_host(endpoint.host, endpoint.port, endpoint.scheme)
+            self._address = endpoint.path
+        else:
+            self._open, self._address = self._manager, self._endpoint.url
 
     def post(self, body: bytes | memoryview, cap: float | None = None) -> Outcome:
-        """Send one body once; never raises what the network does.
+        return self._request("POST", "", body, cap)
 
-        Args:
-            body: the JSON of a `payload_data` envelope.
-            cap: seconds that bound the connect and the read part of the timeout, or None.
-        """
+    def get(self, query: str, cap: float | None = None) -> Outcome:
+        return self._request("GET", f"?{query}", None, cap)
+
+    def _request(self, method: str, query: str, body: bytes | memoryview | None, cap: float | None) -> Outcome:
         connect, read = self.timeout or DEFAULT_TIMEOUT
         if cap is not None:
             connect, read = min(connect, cap), min(read, cap)
+        headers = self._headers if body is None else self._post_headers
         exchange = self._exchange
         exchange.read_timeout = read
         # Each stale connection costs one resend and leaves the pool, so this ends with a new one at the latest.
@@ -130,11 +141,11 @@ class HttpTransport:
             exchange.under_way = self._users_manager is not None
             exchange.stale = False
             try:
-                response = self._manager.urlopen(
-                    "POST",
-                    self._endpoint.url,
+                response = self._open.urlopen(
+                    method,
+                    self._address + query,
                     body=body,
-                    headers=self._headers,
+                    headers=headers,
                     timeout=Timeout(connect=connect, read=read),
                     redirect=False,
                     retries=False,
@@ -156,13 +167,19 @@ class HttpTransport:
 
     def close(self) -> None:
         if self._users_manager is None:
+            if self._open is not self._manager:
+                self._open.close()
             self._manager.clear()
+            self._aim()
 
     def after_fork(self) -> None:
         if self._users_manager is None:
             self._inherited.append(self._manager)
             self._exchange = Exchange()
             self._manager = self._new_manager()
+            self._aim()
+        else:
+            self._inherited.append(renew_pools(self._users_manager))
 
 
 def _is_timeout(error: BaseException) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 PayloadDict: TypeAlias = dict[str, Any]
 PayloadDictList: TypeAlias = list[PayloadDict]
@@ -17,7 +17,21 @@ RequestTimeout: TypeAlias = float | tuple[float, float]
 SuccessCallback: TypeAlias = Callable[[PayloadDictList], object]
 FailureCallback: TypeAlias = Callable[[int, PayloadDictList], object]
 
+
+class EmitterProtocol(Protocol):
+    """What the tracker of snowplow-tracker calls on its emitters."""
+
+    def input(self, payload: PayloadDict) -> None: ...
+
+    def flush(self) -> None: ...
+
+    def async_flush(self) -> None: ...
+
+    def sync_flush(self) -> None: ...
+
+
 __all__ = [
+    "EmitterProtocol",
     "FailureCallback",
     "HttpProtocol",
     "Method",

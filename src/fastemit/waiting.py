@@ -1,13 +1,14 @@
 """Ways to wait: inboxes that a thread sleeps on, and the queue of those who wait for room.
 
-A `SimpleQueue` is the one primitive: `put` never blocks, may be called by a finalizer or a signal handler in the
-middle of anything, and may come before the `get`; a timed `get` is cooperative under gevent.
+An inbox is a deque and a lock that is released for each note: `put` never blocks, may be called by a finalizer or a
+signal handler in the middle of anything, and may come before the `wait`; a timed `wait` is cooperative under gevent.
+(`SimpleQueue` would do the same, but until Python 3.13 its `get` waits for ever when a signal handler runs past the end
+of its timeout.)
 """
 
 from __future__ import annotations
 
 import contextlib
-import queue
 import threading
 import time
 from collections import deque
@@ -57,15 +58,26 @@ class Inbox:
     """What one thread waits on; each note wakes it once, also when it comes early."""
 
     def __init__(self) -> None:
-        self._notes: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self.put = self._notes.put
+        self._notes: deque[Any] = deque()
+        self._bell = threading.Lock()
+        self._bell.acquire()
+
+    def put(self, note: Any) -> None:
+        self._notes.append(note)
+        # Rung already, and not heard yet.
+        with contextlib.suppress(RuntimeError):
+            self._bell.release()
 
     def wait(self, timeout: float | None) -> tuple[bool, Any]:
         """(True, the note), or (False, None) when `timeout` seconds passed without one; None waits for ever."""
-        try:
-            return True, self._notes.get(timeout=None if timeout is None else max(timeout, 0.0))
-        except queue.Empty:
-            return False, None
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while not self._notes:
+            left = -1.0
+            if deadline is not None:
+                left = min(max(deadline - time.monotonic(), 0.0), threading.TIMEOUT_MAX)
+            if not self._bell.acquire(timeout=left) and not self._notes:
+                return False, None
+        return True, self._notes.popleft()
 
 
 class Flush(Inbox):

@@ -1,0 +1,60 @@
+"""What a subclass, or a patch, has put in place of an emitter's own methods."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from fastemit.outcome import Outcome
+
+#: Methods that the delivery calls by the emitter's name for them where they are not its own.
+NAMES: Final = ("http_post", "http_get", "send_events", "flush", "reached_limit")
+
+
+class Hooks:
+    """Looks at each pass for methods that are not the emitter's own, on its class and on itself.
+
+    An emitter of a class that overrides something is kept alive for its sender's sake; another is not, so that it is
+    collected as soon as the program has dropped it.
+
+    Args:
+        emitter: the emitter.
+        own: by name, the functions that are its own.
+    """
+
+    def __init__(self, emitter: Any, own: Mapping[str, frozenset[Any]]) -> None:
+        self._own = own
+        self._emitter = weakref.ref(emitter)
+        self._kept = emitter if any(self._overridden(type(emitter), name) for name in NAMES) else None
+
+    def _overridden(self, cls: type, name: str) -> bool:
+        return getattr(cls, name) not in self._own[name]
+
+    def find(self, name: str) -> Callable[..., Any] | None:
+        """The method of this name if it is not the emitter's own, else None."""
+        emitter = self._emitter()
+        if emitter is None or not (name in emitter.__dict__ or self._overridden(type(emitter), name)):
+            return None
+        method: Callable[..., Any] = getattr(emitter, name)
+        return method
+
+    @property
+    def decide_when(self) -> bool:
+        """Whether the emitter decides when to send: by a `flush` or a `reached_limit` that is not its own."""
+        return self.find("flush") is not None or self.find("reached_limit") is not None
+
+    def flush_if_reached(self, own_flush: Callable[[], None]) -> None:
+        """What the reference's `input` does after each event."""
+        emitter = self._emitter()
+        if emitter is not None and emitter.reached_limit():
+            (self.find("flush") or own_flush)()
+
+
+def answered_by_hook(answer: Any) -> Outcome:
+    """The outcome that an overridden `http_post` or `http_get` returned: a status, or something with `status_code`."""
+    status = getattr(answer, "status_code", answer)
+    if isinstance(status, bool) or not isinstance(status, int):
+        return Outcome(error=f"http_post and http_get must return a status or an answer that has one, not {answer!r}")
+    # The reference says -1 where no answer came.
+    return Outcome(status=status) if status > 0 else Outcome(error="no answer")

@@ -1,0 +1,121 @@
+"""Sending through a `requests.Session` of the user's, with its cookies, headers, auth, adapters and proxies.
+
+requests is not imported here: who gives a session has done so.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, urlencode
+
+from fastemit.lifecycle import renew_pools
+from fastemit.outcome import ANSWER_LIMIT, CONTENT_TYPE, DEFAULT_TIMEOUT, Outcome
+from fastemit.stats import described, say
+
+if TYPE_CHECKING:
+    from fastemit.endpoint import Endpoint
+
+
+class SessionTransport:
+    """One `session.post` or `session.get` a request.
+
+    Thread safety: as the session's; requests says nothing of it, and in practice several threads may send through one
+    session as long as nobody changes it.
+
+    Args:
+        session: anything with `post` and `get` like a `requests.Session`.
+        endpoint: where to.
+        timeout: (connect, read) in seconds; None for the default. The read part bounds each receive, as in requests.
+        headers: added to each request.
+    """
+
+    def __init__(
+        self,
+        session: Any,
+        endpoint: Endpoint,
+        timeout: tuple[float, float] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        self.timeout = timeout
+        self._session = session
+        self._endpoint = endpoint
+        self._headers = dict(headers or {})
+        self._inherited: list[Any] = []
+
+    def post(self, body: bytes | memoryview, cap: float | None = None) -> Outcome:
+        # As bytes: an adapter or an auth of the user's may look at the body, or send it again.
+        return self._request(
+            self._session.post, cap, data=bytes(body), headers={"Content-Type": CONTENT_TYPE, **self._headers}
+        )
+
+    def get(self, query: str, cap: float | None = None) -> Outcome:
+        # As a mapping, since requests merges nothing else with the session's own `params`.
+        params: Any = parse_qs(query, keep_blank_values=True)
+        if urlencode(params, doseq=True) != query:
+            # Bytes that are no UTF-8.
+            params = query
+        return self._request(self._session.get, cap, params=params, headers=dict(self._headers))
+
+    def _request(self, call: Any, cap: float | None, **how: Any) -> Outcome:
+        connect, read = self.timeout or DEFAULT_TIMEOUT
+        if cap is not None:
+            connect, read = min(connect, cap), min(read, cap)
+        if self._endpoint.username is not None:
+            how["auth"] = (self._endpoint.username, self._endpoint.password or "")
+        try:
+            # Streamed, so that an answer without end is not read into memory.
+            response = call(self._endpoint.url, timeout=(connect, read), allow_redirects=False, stream=True, **how)
+        except Exception as error:  # noqa: BLE001 - an adapter of the user's may raise anything; the events are kept
+            return Outcome(error=described(error), timed_out=_is_read_timeout(error))
+        try:
+            headers = getattr(response, "headers", None) or {}
+            return Outcome(
+                status=int(response.status_code),
+                retry_after=_text(headers.get("Retry-After")),
+                location=_text(headers.get("Location")),
+            )
+        finally:
+            _finish(response)
+
+    def close(self) -> None:
+        """Nothing: the session is the user's to close."""
+
+    def after_fork(self) -> None:
+        """Give the session's adapters new pools."""
+        adapters = getattr(self._session, "adapters", None)
+        for adapter in adapters.values() if isinstance(adapters, dict) else ():
+            managers = [
+                getattr(adapter, "poolmanager", None),
+                *(getattr(adapter, "proxy_manager", None) or {}).values(),
+            ]
+            for manager in managers:
+                try:
+                    self._inherited.append(renew_pools(manager))
+                except Exception as error:  # noqa: BLE001 - an adapter of the user's may hold anything
+                    say(logging.WARNING, "the session shares connections with its parent: %s", described(error))
+
+
+def _text(value: object) -> str | None:
+    # A session that is a mock answers with more mocks.
+    return value if isinstance(value, str) else None
+
+
+def _is_read_timeout(error: BaseException) -> bool:
+    requests = sys.modules.get("requests")
+    return requests is not None and isinstance(error, requests.exceptions.ReadTimeout)
+
+
+def _finish(response: Any) -> None:
+    """Read the rest of an answer so that its connection can be used again, unless it goes on too long."""
+    try:
+        left = ANSWER_LIMIT
+        for chunk in response.iter_content(16384):
+            left -= len(chunk)
+            if left <= 0:
+                break
+        response.close()
+    except Exception as error:  # noqa: BLE001 - the status is known, and nothing here changes the outcome
+        say(logging.DEBUG, "the rest of an answer was not read: %s", type(error).__name__)

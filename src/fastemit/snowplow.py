@@ -1,0 +1,134 @@
+"""`Snowplow`: trackers by namespace, as `snowplow_tracker.Snowplow`, with fastemit's emitter inside.
+
+Importing this module imports snowplow_tracker.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from fastemit.emitter_configuration import REFERENCE_SETTINGS, EmitterConfiguration, arguments_of
+from fastemit.emitters import Emitter
+from fastemit.stats import logger
+from fastemit.typing import Method
+
+# snowplow_tracker calls logging.basicConfig() when it is imported, which does nothing while the root logger has a
+# handler: without this, using fastemit would change what the whole process logs.
+_guard = logging.NullHandler()
+logging.getLogger().addHandler(_guard)
+try:
+    from snowplow_tracker.emitter_configuration import EmitterConfiguration as ReferenceConfiguration
+    from snowplow_tracker.subject import Subject
+    from snowplow_tracker.tracker import Tracker
+    from snowplow_tracker.tracker_configuration import TrackerConfiguration
+except ModuleNotFoundError as error:
+    if str(error.name).partition(".")[0] != "snowplow_tracker":
+        raise
+    raise ImportError(
+        'fastemit.Snowplow needs the package snowplow-tracker: pip install "fastemit[tracker]"', name=error.name
+    ) from error
+finally:
+    logging.getLogger().removeHandler(_guard)
+
+_TRACKER_SETTINGS = ("encode_base64", "json_encoder")
+
+
+class Snowplow:
+    """The trackers of this process, by namespace.
+
+    Thread safety: every method may be called from any thread. There is no lock, which a fork could leave locked in
+    the child: each method changes the registry by one operation of a dict, which is atomic.
+    """
+
+    # Each tracker in a tuple of its own: by its identity, `add_tracker` knows who was first.
+    _trackers: dict[str, tuple[Tracker]] = {}  # noqa: RUF012
+
+    @staticmethod
+    def create_tracker(
+        namespace: str,
+        endpoint: str,
+        method: Method = "post",
+        app_id: str | None = None,
+        subject: Subject | None = None,
+        tracker_config: TrackerConfiguration | None = None,
+        emitter_config: EmitterConfiguration | ReferenceConfiguration | None = None,
+    ) -> Tracker:
+        """Make a tracker with an `Emitter` inside, and register it.
+
+        Args:
+            namespace: the tracker's name, sent with each event.
+            endpoint: the collector, as for `Emitter`.
+            method: "post" or "get".
+            app_id: the application's name, sent with each event.
+            subject: who the events are about, if they do not say so themselves.
+            tracker_config: how the tracker encodes JSON.
+            emitter_config: settings for the emitter; those that are not set are the emitter's own.
+
+        Raises:
+            TypeError: the namespace is taken, or an argument is of a wrong type.
+            ValueError: a setting is not allowed; see `Emitter`.
+        """
+        if not isinstance(namespace, str):
+            raise TypeError(f"namespace must be a string, not {type(namespace).__name__} {namespace!r}")
+        tracker_config = TrackerConfiguration() if tracker_config is None else tracker_config
+        emitter_config = EmitterConfiguration() if emitter_config is None else emitter_config
+        _check_attributes("tracker_config", tracker_config, _TRACKER_SETTINGS, "a TrackerConfiguration")
+        _check_attributes("emitter_config", emitter_config, REFERENCE_SETTINGS, "an EmitterConfiguration")
+        return Snowplow.add_tracker(
+            Tracker(
+                namespace=namespace,
+                emitters=Emitter(endpoint, method=method, **arguments_of(emitter_config)),
+                app_id=app_id,
+                subject=subject,
+                encode_base64=tracker_config.encode_base64,
+                json_encoder=tracker_config.json_encoder,
+            )
+        )
+
+    @classmethod
+    def add_tracker(cls, tracker: Tracker) -> Tracker:
+        """Register a tracker under its namespace, and return it.
+
+        As in the reference, what is not a `Tracker` is logged and None is returned.
+
+        Raises:
+            TypeError: there is a tracker with this namespace.
+        """
+        if not isinstance(tracker, Tracker):
+            logger.info("Tracker not provided.")
+            return None
+        namespace = tracker.get_namespace()
+        entry = (tracker,)
+        if cls._trackers.setdefault(namespace, entry) is not entry:
+            raise TypeError(f"Tracker with this namespace already exists: {namespace!r}")
+        logger.info("Tracker with namespace: '%s' added to Snowplow", namespace)
+        return tracker
+
+    @classmethod
+    def get_tracker(cls, namespace: str) -> Tracker | None:
+        """The tracker of this namespace, or None."""
+        entry = cls._trackers.get(namespace)
+        return None if entry is None else entry[0]
+
+    @classmethod
+    def remove_tracker(cls, tracker: Tracker) -> None:
+        """Forget the tracker of this one's namespace. Its emitter goes on, and can still be used."""
+        cls.remove_tracker_by_namespace(tracker.get_namespace())
+
+    @classmethod
+    def remove_tracker_by_namespace(cls, namespace: str) -> None:
+        """Forget the tracker of this namespace, if there is one. Its emitter goes on, and can still be used."""
+        if cls._trackers.pop(namespace, None) is None:
+            logger.info("Tracker with namespace: '%s' does not exist", namespace)
+        else:
+            logger.info("Tracker with namespace: '%s' removed from Snowplow", namespace)
+
+    @classmethod
+    def reset(cls) -> None:
+        """Forget all trackers. Their emitters go on: one that is no longer referenced sends what it has."""
+        cls._trackers.clear()
+
+
+def _check_attributes(name: str, value: object, attributes: tuple[str, ...], allowed: str) -> None:
+    if isinstance(value, type) or not all(hasattr(value, attribute) for attribute in attributes):
+        raise TypeError(f"{name} must be None or {allowed}, not {type(value).__name__} {value!r}")

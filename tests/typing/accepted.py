@@ -1,0 +1,406 @@
+"""The whole public interface as a user writes it: `mypy --strict` and `pyright` have nothing to say.
+
+Read by type checkers, and not run. snowplow_tracker does not declare what it re-exports, so that under --strict its
+names come from their modules.
+"""
+
+from __future__ import annotations
+
+import collections
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import urllib3
+from snowplow_tracker.emitter_configuration import EmitterConfiguration as ReferenceConfiguration
+from snowplow_tracker.event_store import EventStore as ReferenceStore
+from snowplow_tracker.events.page_view import PageView
+from snowplow_tracker.subject import Subject
+from snowplow_tracker.tracker import Tracker
+from snowplow_tracker.tracker_configuration import TrackerConfiguration
+from snowplow_tracker.typing import EmitterProtocol as ReferenceProtocol
+from typing_extensions import assert_type
+
+import fastemit
+import fastemit.emitter_configuration
+import fastemit.emitters
+import fastemit.event_store
+import fastemit.snowplow
+import fastemit.typing
+from fastemit import (
+    AsyncEmitter,
+    Emitter,
+    EmitterConfiguration,
+    EmitterStats,
+    EventStore,
+    InMemoryEventStore,
+    Snowplow,
+    logger,
+)
+from fastemit.testing import BadEvent, Collector, Headers, Request
+from fastemit.typing import (
+    EmitterProtocol,
+    FailureCallback,
+    HttpProtocol,
+    Method,
+    Overflow,
+    Payload,
+    PayloadDict,
+    PayloadDictList,
+    RequestTimeout,
+    SuccessCallback,
+)
+
+# -- callbacks -----------------------------------------------------------------------------------------------------
+
+
+def sent(events: PayloadDictList) -> None:
+    print([event["eid"] for event in events])
+
+
+def count_sent(events: list[dict[str, Any]]) -> int:
+    return len(events)
+
+
+def not_sent(sent_count: int, events: PayloadDictList) -> None:
+    print(sent_count, events)
+
+
+class Audit:
+    def sent(self, events: PayloadDictList) -> None: ...
+
+    def __call__(self, sent_count: int, events: PayloadDictList) -> None: ...
+
+
+on_success: SuccessCallback = sent
+on_failure: FailureCallback = not_sent
+
+# -- emitters ------------------------------------------------------------------------------------------------------
+
+
+def positional() -> tuple[Emitter, AsyncEmitter]:
+    store = InMemoryEventStore()
+    emitter = Emitter(
+        "example.com", "http", 80, "get", 10, sent, not_sent, 9, (3, 4.5), 60, 100, {500: False}, store, None
+    )
+    other = AsyncEmitter(
+        "example.com", "http", 80, "post", 10, sent, not_sent, 4, 9, 1.5, 60, 100, {500: False}, store, None
+    )
+    return emitter, other
+
+
+def every_argument(protocol: HttpProtocol, method: Method, overflow: Overflow, timeout: RequestTimeout) -> Emitter:
+    return AsyncEmitter(
+        "collector.example.com",
+        protocol=protocol,
+        port=None,
+        method=method,
+        batch_size=None,
+        on_success=Audit().sent,
+        on_failure=Audit(),
+        thread_count=2,
+        byte_limit=None,
+        request_timeout=timeout,
+        max_retry_delay_seconds=0.5,
+        buffer_capacity=None,
+        custom_retry_codes=None,
+        event_store=None,
+        session=None,
+        overflow=overflow,
+        max_buffer_bytes=1 << 20,
+        max_request_bytes=1 << 16,
+        shutdown_timeout=1,
+        background=False,
+        flush_interval=None,
+        headers={"X-Key": "value"},
+        ca_certs=Path("authorities.pem"),
+        pool_manager=urllib3.PoolManager(),
+    )
+
+
+def calls(emitter: Emitter, payload: Payload, events: PayloadDictList) -> None:
+    emitter.input({"e": "pv", "count": 1, "flag": None})
+    emitter.input(payload)
+    emitter.input(collections.OrderedDict(e="pv"))
+    emitter.flush()
+    emitter.sync_flush()
+    emitter.sync_flush(timeout=1.5)
+    emitter.async_flush()
+    emitter.set_flush_timer(5)
+    emitter.cancel_flush_timer()
+    emitter.cancel_flush()
+    emitter.send_events(events)
+    emitter.attach_sent_timestamp(events)
+    assert_type(emitter.drain(), bool)
+    assert_type(emitter.drain(timeout=1), bool)
+    assert_type(emitter.close(), int)
+    assert_type(emitter.close(timeout=0.5), int)
+    assert_type(emitter.reached_limit(), bool)
+    assert_type(emitter.http_post("{}"), int)
+    assert_type(emitter.http_get({"e": "pv"}), int)
+    assert_type(emitter.timer.is_active(), bool)
+    assert_type(emitter.retry_timer.is_active(), bool)
+    assert_type(Emitter.as_collector_uri("example.com", "http", 8080, "get"), str)
+    assert_type(Emitter.is_good_status_code(204), bool)
+
+
+def attributes(emitter: Emitter) -> None:
+    assert_type(emitter.endpoint, str)
+    assert_type(emitter.method, Method)
+    assert_type(emitter.batch_size, int)
+    assert_type(emitter.byte_limit, int | None)
+    assert_type(emitter.bytes_queued, int | None)
+    assert_type(emitter.request_timeout, RequestTimeout | None)
+    assert_type(emitter.on_success, SuccessCallback | None)
+    assert_type(emitter.on_failure, FailureCallback | None)
+    assert_type(emitter.max_retry_delay_seconds, float)
+    assert_type(emitter.retry_delay, float)
+    assert_type(emitter.custom_retry_codes, dict[int, bool])
+    size: int = emitter.event_store.size()
+    queued: PayloadDictList = emitter.event_store.event_buffer
+    print(size, queued)
+    emitter.on_success = count_sent
+    emitter.on_failure = None
+    emitter.batch_size = 20
+    emitter.byte_limit = None
+    emitter.request_timeout = 2
+    emitter.request_timeout = (1, 2.5)
+    emitter.custom_retry_codes = {500: False}
+
+
+def counters(emitter: Emitter) -> int:
+    stats = emitter.stats()
+    assert_type(stats, EmitterStats)
+    assert_type(stats.retry_delay, float)
+    assert_type(stats.last_status, int | None)
+    assert_type(stats.last_error, str | None)
+    dropped = sum(stats.dropped_events.values())
+    requests = stats.requests + stats.failed_requests + stats.retried_events
+    return stats.queued_events + stats.in_flight_events + stats.sent_events + dropped + requests
+
+
+def with_statement() -> None:
+    with Emitter("example.com") as emitter:
+        emitter.input({"e": "pv"})
+    with AsyncEmitter("example.com") as other:
+        other.flush()
+
+
+class Recording(Emitter):
+    """Every hook that a subclass may override."""
+
+    def input(self, payload: Mapping[str, Any]) -> None:
+        super().input({**payload, "aid": "shop"})
+
+    def flush(self) -> None:
+        super().flush()
+
+    def sync_flush(self, timeout: float | None = None) -> None:
+        super().sync_flush(timeout)
+
+    def async_flush(self) -> None:
+        super().async_flush()
+
+    def reached_limit(self) -> bool:
+        return super().reached_limit()
+
+    def send_events(self, evts: PayloadDictList) -> None:
+        super().send_events(evts)
+
+    def http_post(self, data: str) -> int:
+        return super().http_post(data)
+
+    def http_get(self, payload: PayloadDict) -> int:
+        return super().http_get(payload)
+
+
+class RecordingAsync(AsyncEmitter):
+    def __init__(self, endpoint: str, *, name: str) -> None:
+        super().__init__(endpoint, thread_count=2)
+        self.name = name
+
+
+# -- trackers ------------------------------------------------------------------------------------------------------
+
+
+class FromScratch:
+    """An emitter that is none of ours."""
+
+    def input(self, payload: PayloadDict) -> None: ...
+
+    def flush(self) -> None: ...
+
+    def async_flush(self) -> None: ...
+
+    def sync_flush(self) -> None: ...
+
+
+def trackers(emitter: Emitter, other: AsyncEmitter) -> None:
+    tracker = Tracker(namespace="shop", emitters=emitter)
+    tracker.track(PageView(page_url="https://example.com", page_title="Home"))
+    tracker.flush()
+    Tracker("shop", [emitter, other, Recording("example.com"), FromScratch()])
+    theirs: list[ReferenceProtocol] = [emitter, other, FromScratch()]
+    ours: list[EmitterProtocol] = [emitter, other, FromScratch()]
+    Tracker("shop", theirs)
+    print(ours)
+
+
+# -- stores --------------------------------------------------------------------------------------------------------
+
+
+class DequeStore:
+    """A store by structure."""
+
+    def __init__(self) -> None:
+        self.events: collections.deque[PayloadDict] = collections.deque()
+
+    def add_event(self, payload: PayloadDict) -> bool:
+        self.events.append(payload)
+        return True
+
+    def get_events_batch(self) -> PayloadDictList:
+        return [self.events.popleft() for _ in range(len(self.events))]
+
+    def cleanup(self, batch: PayloadDictList, need_retry: bool) -> None:
+        if need_retry:
+            self.events.extendleft(reversed(batch))
+
+    def size(self) -> int:
+        return len(self.events)
+
+
+class DeclaredStore(EventStore):
+    """A store by inheritance."""
+
+    def add_event(self, payload: PayloadDict) -> bool:
+        return False
+
+    def get_events_batch(self) -> PayloadDictList:
+        return []
+
+    def cleanup(self, batch: PayloadDictList, need_retry: bool) -> None: ...
+
+    def size(self) -> int:
+        return 0
+
+
+def stores(theirs: ReferenceStore, unknown: object) -> None:
+    Emitter("example.com", event_store=DequeStore())
+    Emitter("example.com", event_store=DeclaredStore())
+    Emitter("example.com", event_store=theirs)
+    Emitter("example.com", event_store=InMemoryEventStore(logger=logging.getLogger("shop"), buffer_capacity=5))
+    if isinstance(unknown, EventStore):
+        AsyncEmitter("example.com", event_store=unknown)
+    store = InMemoryEventStore(buffer_capacity=100)
+    assert_type(store.add_event({"e": "pv"}), bool)
+    batch = store.get_events_batch()
+    assert_type(batch, PayloadDictList)
+    store.cleanup(batch, need_retry=False)
+    assert_type(store.size(), int)
+    assert_type(store.event_buffer, PayloadDictList)
+    assert_type(store.buffer_capacity, int)
+
+
+# -- configuration and Snowplow --------------------------------------------------------------------------------------
+
+
+def configuration() -> EmitterConfiguration:
+    EmitterConfiguration(10, sent, not_sent, 9, (3, 4.5), 100, {500: False}, DequeStore(), None)
+    config = EmitterConfiguration(
+        batch_size=10,
+        on_success=count_sent,
+        on_failure=Audit(),
+        byte_limit=None,
+        request_timeout=3,
+        buffer_capacity=100,
+        custom_retry_codes={500: False},
+        event_store=DeclaredStore(),
+        session=None,
+        max_retry_delay_seconds=30,
+        overflow="drop_oldest",
+        max_buffer_bytes=1 << 20,
+        max_request_bytes=1 << 16,
+        shutdown_timeout=1.5,
+        background=True,
+        flush_interval=5,
+        headers={"X-Key": "value"},
+        ca_certs="authorities.pem",
+        pool_manager=urllib3.PoolManager(),
+    )
+    assert_type(config.batch_size, int | None)
+    assert_type(config.custom_retry_codes, dict[int, bool])
+    assert_type(config.event_store, EventStore | None)
+    assert_type(config.on_failure, FailureCallback | None)
+    assert_type(config.overflow, Overflow | None)
+    config.batch_size = None
+    config.request_timeout = (1, 2)
+    config.custom_retry_codes = None
+    config.custom_retry_codes[502] = False
+    config.event_store = DequeStore()
+    config.overflow = "block"
+    config.ca_certs = Path("authorities.pem")
+    config.on_success = sent
+    assert_type(config.set_retry_code(503), bool)
+    assert_type(config.set_retry_code(status_code=503, retry=False), bool)
+    Emitter("example.com", **config.emitter_arguments())
+    return config
+
+
+def registry(config: EmitterConfiguration, theirs: ReferenceConfiguration) -> None:
+    assert_type(Snowplow.create_tracker("a", "example.com"), Tracker)
+    Snowplow.create_tracker("b", "example.com", "get", "shop", Subject(), TrackerConfiguration(), config)
+    Snowplow.create_tracker(
+        namespace="c",
+        endpoint="example.com",
+        method="post",
+        app_id=None,
+        subject=None,
+        tracker_config=None,
+        emitter_config=theirs,
+    )
+    assert_type(Snowplow.add_tracker(Tracker("d", Emitter("example.com"))), Tracker)
+    tracker = Snowplow.get_tracker("d")
+    assert_type(tracker, Tracker | None)
+    if tracker is not None:
+        Snowplow.remove_tracker(tracker)
+    Snowplow.remove_tracker_by_namespace("c")
+    Snowplow.reset()
+
+
+def modules() -> None:
+    """`snowplow_tracker.X` is `fastemit.X`."""
+    assert_type(fastemit.Snowplow, type[fastemit.snowplow.Snowplow])
+    assert_type(fastemit.EmitterConfiguration(), fastemit.emitter_configuration.EmitterConfiguration)
+    assert_type(fastemit.event_store.InMemoryEventStore(), fastemit.InMemoryEventStore)
+    protocol: fastemit.typing.HttpProtocol = "https"
+    print(fastemit.emitters.Emitter("example.com", protocol), fastemit.__version__.upper())
+    logger.setLevel(logging.DEBUG)
+
+
+# -- the development collector ---------------------------------------------------------------------------------------
+
+
+def alternately(request: Request) -> int:
+    return 200 if request.connection % 2 else 503
+
+
+def development() -> None:
+    with Collector() as collector, Emitter(collector.url) as emitter:
+        collector.respond(503, times=2, headers={"Retry-After": "1"}, delay=0.1)
+        collector.respond(alternately, times=None)
+        emitter.input({"e": "pv"})
+        assert_type(collector.wait_for(1, timeout=5), list[dict[str, Any]])
+        assert_type(collector.events, list[dict[str, Any]])
+        assert_type(collector.good, list[dict[str, Any]])
+        assert_type(collector.bad, list[BadEvent])
+        request = collector.wait_for_requests(1)[0]
+        assert_type(request, Request)
+        assert_type(request.headers, Headers)
+        assert_type(request.headers["Content-Type"], str)
+        assert_type(request.status, int | None)
+        collector.release()
+        collector.drop_connections()
+        collector.reset()
+    print(Collector(host="127.0.0.1", port=0, keep_bodies=False).port)
