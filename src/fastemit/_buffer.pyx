@@ -477,7 +477,6 @@ cdef class EventBuffer:
 
     def originals_of(self, int64_t seq, int64_t events):
         """What the events from number `seq` on were made from, with `keep`."""
-        cdef int64_t number
         return [self.originals[number] for number in range(seq, seq + events)]
 
     # -- out ---------------------------------------------------------------------------------------------------------
