@@ -181,7 +181,7 @@ LIES: dict[str, Callable[[Any], Any]] = {
 
 
 @pytest.mark.parametrize("background", [True, False])
-@pytest.mark.parametrize("lie", [lie for lie in LIES if lie != "too many"])
+@pytest.mark.parametrize("lie", LIES)
 def test_a_size_that_is_not_true_hangs_and_spins_nothing(rig: Rig, lie: str, background: bool) -> None:
     store = Faulty("size", instead=LIES[lie])
     emitter = rig.emitter(event_store=store, batch_size=2, background=background)
@@ -198,6 +198,65 @@ def test_flush_ends_with_a_size_that_is_not_true(rig: Rig, lie: str) -> None:
     emitter = rig.emitter(event_store=Faulty("size", instead=LIES[lie]))
     put(emitter, 3)
     Running(emitter.flush).result(4)
+
+
+@pytest.mark.parametrize("lie", ["too few", "none at all", "negative"])
+def test_close_sends_the_events_that_a_store_does_not_own_up_to(rig: Rig, lie: str) -> None:
+    emitter = rig.emitter(event_store=Faulty("size", instead=LIES[lie]), batch_size=100)
+    put(emitter, 6)
+    assert emitter.close(3) == 0
+    assert numbers(rig.collector.events) == [0, 1, 2, 3, 4, 5]
+    assert (emitter.stats().sent_events, accounted(emitter.stats())) == (6, 6)
+
+
+def test_drain_sends_the_events_that_a_store_does_not_own_up_to(rig: Rig) -> None:
+    emitter = rig.emitter(event_store=Faulty("size", instead=LIES["none at all"]), batch_size=100)
+    put(emitter, 6)
+    assert emitter.drain(3)
+    assert numbers(rig.collector.events) == [0, 1, 2, 3, 4, 5]
+
+
+def test_events_that_a_store_has_lost_are_counted_as_dropped(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    store = ListStore()
+    emitter = rig.emitter(event_store=store, batch_size=100)
+    put(emitter, 6)
+    del store.events[:4]
+    assert emitter.drain(3)
+    stats = emitter.stats()
+    assert (stats.sent_events, stats.dropped_events["overflow"], stats.queued_events) == (2, 4, 0)
+    assert "4 of the events that it had taken are gone" in complaints(caplog)
+
+
+def test_close_does_not_wait_for_events_that_a_store_has_lost(rig: Rig) -> None:
+    store = ListStore()
+    emitter = rig.emitter(event_store=store, batch_size=100)
+    put(emitter, 6)
+    store.events.clear()
+    assert Running(lambda: emitter.close(10)).result(3) == 0
+    assert emitter.stats().dropped_events["overflow"] == 6
+
+
+def test_an_event_that_is_handed_out_twice_is_counted_once(rig: Rig) -> None:
+    store = Faulty("get_events_batch", instead=lambda batch: [*batch, *batch[:1]])
+    emitter = rig.emitter(event_store=store, batch_size=100)
+    put(emitter, 3)
+    assert emitter.drain(3)
+    assert numbers(rig.collector.events) == [0, 1, 2, 0]
+    assert (emitter.stats().sent_events, accounted(emitter.stats())) == (3, 3)
+
+
+def test_events_that_came_into_the_store_by_another_way_are_sent_and_not_counted(rig: Rig) -> None:
+    store = ListStore()
+    emitter = rig.emitter(event_store=store, batch_size=100)
+    put(emitter, 2)
+    store.add_event({"e": "pv", "n": "7"})
+    assert emitter.drain(3)
+    assert numbers(rig.collector.events) == [0, 1, 7]
+    assert (emitter.stats().sent_events, accounted(emitter.stats())) == (2, 2)
+    store.add_event({"e": "pv", "n": "8"})
+    assert emitter.drain(3)
+    assert numbers(rig.collector.events) == [0, 1, 7, 8]
+    assert accounted(emitter.stats()) == 2
 
 
 JUNK: dict[str, Callable[[list[Event]], Any]] = {
@@ -349,3 +408,33 @@ in_child(child)
 
 def test_the_end_of_the_process_sends_what_a_store_holds(run: Callable[[str], list[int]]) -> None:
     assert run("put(Emitter(URL, event_store=ListStore(), batch_size=100))") == [0, 1, 2]
+
+
+@needs_fork
+def test_a_forked_child_does_not_count_what_its_store_holds_already(run: Callable[[str], list[int]]) -> None:
+    assert run("""
+store = TheSame()
+emitter = Emitter(URL, event_store=store, batch_size=100)
+put(emitter)
+def child():
+    put(emitter, 2, 10)
+    assert emitter.close() == 0
+    assert emitter.stats().sent_events == 2
+in_child(child)
+""") == [0, 0, 1, 1, 2, 2, 10, 11]
+
+
+@needs_fork
+def test_a_forked_child_does_without_a_store_whose_after_fork_raises(run: Callable[[str], list[int]]) -> None:
+    assert run("""
+class Raising(ListStore):
+    def after_fork(self):
+        raise OSError("no store today")
+emitter = Emitter(URL, event_store=Raising(), batch_size=100)
+put(emitter)
+def child():
+    put(emitter, 2, 10)
+    assert emitter.close() == 0
+    assert emitter.stats().sent_events == 2
+in_child(child)
+""") == [0, 1, 2, 10, 11]

@@ -18,6 +18,7 @@ from libc.stdint cimport UINT32_MAX, int64_t
 from libc.string cimport memcpy, memset
 
 from fastemit._flat cimport flat_event
+from fastemit._quote cimport quote_plus
 from fastemit._ring cimport (
     CLOSED,
     Format,
@@ -162,7 +163,6 @@ cdef bytes encode_payload(object payload):
     cdef PyObject* value = NULL
     cdef Py_ssize_t at = 0
     cdef bint plain = True
-    cdef dict strings
     if PyDict_CheckExact(payload):
         while PyDict_Next(payload, &at, &key, &value):
             if not PyUnicode_CheckExact(value):
@@ -170,9 +170,18 @@ cdef bytes encode_payload(object payload):
                 break
         if plain and PyDict_GetItemWithError(payload, STM_KEY) == NULL:
             return dump(payload)
+    return dump(strings_of(payload))
+
+
+cdef dict strings_of(object payload):
+    """A copy of a payload with each value as `str(value)`, without an `stm` of the caller's."""
+    cdef PyObject* key = NULL
+    cdef PyObject* value = NULL
+    cdef Py_ssize_t at = 0
+    cdef dict strings
+    if PyDict_CheckExact(payload):
         # A copy first: str() below may run code that changes the caller's dict.
         strings = PyDict_Copy(payload)
-        at = 0
         while PyDict_Next(strings, &at, &key, &value):
             if not PyUnicode_CheckExact(value):
                 # Allowed during the walk, since the key is there already.
@@ -181,8 +190,9 @@ cdef bytes encode_payload(object payload):
         strings = {name: str(payload[name]) for name in names_of(payload)}
     else:
         raise TypeError(f"payload must be a mapping of names to values, not {type(payload).__name__}")
-    strings.pop(STM_KEY, None)
-    return dump(strings)
+    if PyDict_GetItemWithError(strings, STM_KEY) != NULL:
+        del strings[STM_KEY]
+    return strings
 
 
 cdef bytes encode_query(dict payload):
@@ -190,15 +200,37 @@ cdef bytes encode_query(dict payload):
 
     Raises `UnicodeEncodeError` for lone surrogates, as `requests` does.
     """
-    cdef list pairs = []
+    cdef list members = []
     for name, values in payload.items():
         if isinstance(values, (str, bytes)) or not hasattr(values, "__iter__"):
             values = (values,)
         for value in values:
             if value is not None:
-                pairs.append((name.encode("utf-8") if isinstance(name, str) else name,
-                              value.encode("utf-8") if isinstance(value, str) else value))
-    return urlencode(pairs, doseq=True).encode("ascii")
+                members.append(encode_member(name, value))
+    # An empty list in a list is no member at all.
+    return b"&".join(filter(None, members))
+
+
+cdef bytes encode_member(object name, object value):
+    """One `name=value` of a query string, or more where the value is a list."""
+    cdef bytes left = quotable(name)
+    cdef bytes right = quotable(value)
+    if left is not None and right is not None:
+        return quote_plus(left) + b"=" + quote_plus(right)
+    if isinstance(name, str):
+        name = name.encode("utf-8")
+    if isinstance(value, str):
+        value = value.encode("utf-8")
+    return urlencode([(name, value)], doseq=True).encode("ascii")
+
+
+cdef bytes quotable(object value):
+    """What of a simple value is to be percent-encoded; None for others, whose rules `urlencode` knows."""
+    if type(value) is str:
+        return (<str> value).encode("utf-8")
+    if type(value) is int or type(value) is float or type(value) is bool:
+        return str(value).encode("ascii")
+    return None
 
 
 cdef bint is_mapping(object payload):
@@ -330,14 +362,50 @@ cdef class EventBuffer:
     def prepare(self, payload):
         """One event in the form that this buffer queues: bytes, or with `keep` a `KeptEvent`. Raises as `encode`."""
         cdef dict original
-        if self.originals is None and not self.query:
+        cdef bytes encoded
+        if self.query:
+            if not is_mapping(payload):
+                raise TypeError(f"payload must be a mapping of names to values, not {type(payload).__name__}")
+            original = {name: payload[name] for name in names_of(payload)}
+            original.pop(STM_KEY, None)
+            encoded = encode_query(original)
+            return encoded if self.originals is None else KeptEvent(encoded, original)
+        if self.originals is None:
             return encode_payload(payload)
-        if not is_mapping(payload):
-            raise TypeError(f"payload must be a mapping of names to values, not {type(payload).__name__}")
-        original = {name: payload[name] if self.query else str(payload[name]) for name in names_of(payload)}
-        original.pop(STM_KEY, None)
-        encoded = encode_query(original) if self.query else dump(original)
-        return encoded if self.originals is None else KeptEvent(encoded, original)
+        original = strings_of(payload)
+        encoded = self._flat(original)
+        return KeptEvent(dump(original) if encoded is None else encoded, original)
+
+    cdef bytes _flat(self, event):
+        """`event` as JSON by the native writer; None if it is too much for that."""
+        cdef size_t length
+        cdef bytes encoded = None
+        with cython.critical_section(self):
+            length = flat_event(<PyObject*> event, self.scratch, SCRATCH_BYTES)
+            if length:
+                # Under the lock, since the next event is written there; bytes are no reason to collect garbage.
+                encoded = PyBytes_FromStringAndSize(self.scratch, length)
+        return encoded
+
+    def stage(self, event not None):
+        """Queue an event that a store handed out; with `keep`, `originals_of` gives that very object.
+
+        Raises as `encode`; then nothing has changed.
+        """
+        cdef KeptEvent kept
+        cdef size_t length = 0
+        cdef PutResult result = PUT_NO_MEMORY
+        if self.originals is not None and not self.query:
+            with cython.critical_section(self):
+                length = flat_event(<PyObject*> event, self.scratch, SCRATCH_BYTES)
+                if length:
+                    result = self._store(self.scratch, length, True)
+                    if result == PUT_OK:
+                        self.originals[self.ring.next_seq - 1] = event
+        if result != PUT_OK:
+            kept = self.prepare(event)
+            if self._put(KeptEvent(kept.encoded, event), True) not in (STORED, CALL):
+                raise MemoryError("no room for an event that a store handed out")
 
     def append(self, payload):
         """Encode one event and queue it.

@@ -25,6 +25,8 @@ class Exchange(threading.local):
     """What the layers of one request under way tell each other; each thread has its own."""
 
     read_timeout: float = 0.0
+    #: Goes behind the address that urllib3 is given: a query that is encoded already, which it need not look through.
+    query: str = ""
     #: Bytes may have left on an established connection.
     under_way: bool = False
     #: No byte of an answer came, on a connection that had been answered before.
@@ -117,11 +119,11 @@ class _Watchful:
         self.sock.settimeout(self.exchange.read_timeout)
         self.exchange.under_way = True
 
-    def request(self, *args: Any, **kwargs: Any) -> None:
+    def request(self, method: str, url: str, *args: Any, **kwargs: Any) -> None:
         if self.sock is not None:
             self.timeout = self.exchange.read_timeout
             self.exchange.under_way = True
-        super().request(*args, **kwargs)  # type: ignore[misc]
+        super().request(method, url + self.exchange.query, *args, **kwargs)  # type: ignore[misc]
 
     def getresponse(self) -> Any:
         try:

@@ -37,7 +37,10 @@ class EventStore(Protocol):
         ...
 
     def size(self) -> int:
-        """How many events are stored and not handed out."""
+        """How many events are stored and not handed out, those that wait for something included.
+
+        When it says none, and `get_events_batch` gives none, what the store had taken is counted as dropped.
+        """
         ...
 
 

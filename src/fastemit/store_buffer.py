@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Final
 
 from fastemit._buffer import NOTIFY_ALWAYS, NOTIFY_WHEN_DUE, Batch, EventBuffer, KeptEvent
@@ -23,13 +23,12 @@ from fastemit.typing import PayloadDict
 AFTER_A_FAULT: Final = 1.0
 
 
-class StoreEvent:
-    """An event on its way into the store: what `append` gives back when the store refused it."""
+class Refused:
+    """An event that the store refused: what `append` gives back then."""
 
-    def __init__(self, kept: KeptEvent, size: int) -> None:
-        self.payload: PayloadDict = kept.original
-        self.size = size
-        self.cleanups = -1  # how many there had been when it was refused
+    def __init__(self, kept: KeptEvent, cleanups: int) -> None:
+        self.kept = kept
+        self.cleanups = cleanups  # how many there had been when it was refused
 
 
 class StoreBatch:
@@ -100,7 +99,11 @@ class StoreBatch:
 class StoreBuffer:
     """`EventBuffer`'s interface over an `EventStore`.
 
-    Thread safety: one reentrant lock is held around each call of the store, and around the counters.
+    It keeps books of its own: how many events went in, and how many were settled. A store that says something else is
+    believed where that does no harm: its `size()` decides when there is enough to send, and an event is given up only
+    when the store neither counts it nor hands it out.
+
+    Thread safety: one reentrant lock is held around each call of the store, and around the books.
 
     Args:
         store: the user's.
@@ -130,8 +133,6 @@ class StoreBuffer:
         self.query = staged.query
         self.closed = False
         self._start_over()
-        # What the store held before belongs to another process, or to nobody: it is sent, and not counted.
-        self._foreign = self._size()
 
     def _start_over(self) -> None:
         self.lock = threading.RLock()
@@ -142,12 +143,14 @@ class StoreBuffer:
         self.starving = 0
         self._pressed = False
         self._leave_alone_until = 0.0
-        self._foreign = 0
-        self._cleaned: dict[int, PayloadDict] = {}  # since the last batch was taken, by identity
+        self._cleaned: list[PayloadDict] = []  # since the last batch was taken
         self._unreturned: list[PayloadDict] = []  # kept events that `cleanup` did not take back, since it raised
         self._counts_out = False
-        self._lost = 0  # events that the store did not take back
-        self._accepted = self._sent = self._sent_bytes = self._retried = self._cleanups = 0
+        self._size_is_true = False  # as far as the last batch showed
+        self._accepted = self._settled = self._sent = self._sent_bytes = self._retried = self._cleanups = 0
+        # Events that came into the store by other ways: they are sent, and not counted as sent. Which of a batch they
+        # are cannot be told from copies, so the first to be settled are taken for them.
+        self._foreign = self._foreign_settled = 0
         self._bytes = 0  # of what was put in since the last batch was taken, as the reference counts
         self.server_errors = 0
         # After so many server errors one event may be the cause. Then a part that fails goes back alone, and what is
@@ -155,6 +158,8 @@ class StoreBuffer:
         self._bite: int | None = None
         self._failed = False  # something of the batch that is out failed
         self._dropped = {"overflow": 0, "rejected": 0, "oversize": 0, "closed": 0}
+        # What the store holds already belongs to another process, or to nobody.
+        self._foreign = self._stored()
 
     # -- the store's four methods, each under the lock ---------------------------------------------------------------
 
@@ -162,25 +167,27 @@ class StoreBuffer:
         self._leave_alone_until = time.monotonic() + AFTER_A_FAULT
         self._complain(what)
 
-    def _size(self) -> int:
-        with self.lock:
-            try:
-                return max(int(self._store.size()), 0)
-            except Exception as error:  # noqa: BLE001 - whatever a store of the user's raises
-                self._fault(f"size() raised {described(error)}")
-                return 0
+    def _size(self) -> int | None:
+        """What it says; None where it raised."""
+        try:
+            return max(int(self._store.size()), 0)
+        except Exception as error:  # noqa: BLE001 - whatever a store of the user's raises
+            self._fault(f"size() raised {described(error)}")
+            return None
 
     def _stored(self) -> int:
-        """How many events are in the store and not handed out."""
+        """How many events are in the store and not handed out, by what it says."""
         with self.lock:
-            handed_out = self._staged.unsettled_events if self._counts_out else 0
-            return max(self._size() - handed_out, 0) + len(self._unreturned)
+            size = self._size() or 0
+            if self._counts_out:
+                size = max(size - self._staged.unsettled_events, 0)
+            return size + len(self._unreturned)
 
-    def _cleanup(self, events: Sequence[PayloadDict], need_retry: bool) -> bool:
+    def _cleanup(self, events: list[PayloadDict], need_retry: bool) -> bool:
         """Tell the store. False if it raised."""
         self._cleanups += 1
         try:
-            self._store.cleanup(list(events), need_retry)
+            self._store.cleanup(events, need_retry)
         except Exception as error:  # noqa: BLE001 - whatever a store of the user's raises
             self._fault(f"cleanup() raised {described(error)}")
             return False
@@ -188,54 +195,55 @@ class StoreBuffer:
 
     # -- in ----------------------------------------------------------------------------------------------------------
 
-    def append(self, payload: Any) -> int | StoreEvent:
-        kept: Any = self._staged.prepare(payload)
-        return self.append_encoded(StoreEvent(kept, self._staged.size_of(kept)))
+    def append(self, payload: Any) -> int | Refused | KeptEvent:
+        return self.append_encoded(self._staged.prepare(payload))
 
-    def append_encoded(self, event: StoreEvent, urgent: bool = False) -> int | StoreEvent:
-        if self.closed or self.forked:
-            return event
+    def append_encoded(self, event: Any, urgent: bool = False) -> int | Refused | KeptEvent:
+        kept: KeptEvent = event.kept if type(event) is Refused else event
+        if self.closed or self._staged.forked:
+            return kept
         inbox = None
+        due = False
         with self.lock:
-            if self.starving and not urgent:
-                taken = False
-            else:
+            taken = False
+            if not self.starving or urgent:
                 try:
-                    taken = self._store.add_event(event.payload) is not False
+                    taken = self._store.add_event(kept.original) is not False
                 except Exception as error:  # noqa: BLE001 - whatever a store of the user's raises
                     self._complain(f"add_event() raised {described(error)}; the event is dropped")
                     self._dropped["overflow"] += 1
                     return 0
             if taken:
                 self._accepted += 1
-                self._bytes += event.size
+                self._bytes += self._staged.size_of(kept)
             else:
                 self._pressed = True
-                event.cleanups = self._cleanups
-            due = self.due
-            if due and not self.hold and self._sleepers:
-                inbox = self._sleepers.pop()
+                refused = Refused(kept, self._cleanups)
+            if (self._sleepers and not self.hold) or self.notify == NOTIFY_WHEN_DUE:
+                due = self.due
+                if due and not self.hold and self._sleepers:
+                    inbox = self._sleepers.pop()
         if inbox is not None:
             inbox.put(None)
         if not taken:
-            return event
-        return 1 if self.notify == NOTIFY_ALWAYS or (due and self.notify == NOTIFY_WHEN_DUE) else 0
+            return refused
+        return 1 if (due and self.notify == NOTIFY_WHEN_DUE) or self.notify == NOTIFY_ALWAYS else 0
 
-    def size_of(self, event: StoreEvent) -> int:
-        return event.size
+    def size_of(self, event: Any) -> int:
+        return self._staged.size_of(event.kept if type(event) is Refused else event)
 
-    def too_large(self, event: StoreEvent) -> bool:
-        return event.size > 0xFFFF0000
+    def too_large(self, event: Any) -> bool:
+        return self.size_of(event) > 0xFFFF0000
 
-    def has_room_for(self, event: StoreEvent) -> bool:
+    def has_room_for(self, event: Any) -> bool:
         """Whether it is worth another try: something was cleaned up since the store refused it."""
-        return event.cleanups != self._cleanups
+        return type(event) is not Refused or event.cleanups != self._cleanups
 
     def count_dropped(self, reason: str) -> None:
         with self.lock:
             self._dropped[reason] += 1
 
-    def drop_oldest(self, event: StoreEvent) -> int:
+    def drop_oldest(self, event: Any) -> int:
         raise AssertionError("a store of the user's cannot drop its oldest; Emitter refuses that policy")
 
     # -- out ---------------------------------------------------------------------------------------------------------
@@ -254,10 +262,8 @@ class StoreBuffer:
 
     def _stage(self) -> None:
         unreturned, self._unreturned = self._unreturned, []
-        if unreturned:
-            self._give(unreturned)
-            if self._unreturned:
-                return
+        if unreturned and not self._give(unreturned):
+            return
         self._pressed = False
         self._bytes = 0
         if not self._failed:
@@ -269,45 +275,63 @@ class StoreBuffer:
         except Exception as error:  # noqa: BLE001 - whatever a store of the user's raises
             return self._fault(f"get_events_batch() raised {described(error)}")
         # Some stores count what they have handed out until it is cleaned up, and some do not.
-        self._counts_out = bool(events) and self._size() >= before
+        self._counts_out = bool(events) and before is not None and (self._size() or 0) >= before
         if not events and before:
             self._fault("size() says that there are events, and get_events_batch() gives none")
-        if any(id(event) in self._cleaned for event in events):
+        if not set(map(id, self._cleaned)).isdisjoint(map(id, events)):
             self._fault("get_events_batch() gave again what had been cleaned up")
-        self._cleaned = {}
-        bad = 0
+        self._cleaned = []
+        self._balance(before, len(events))
+        unfit = []
         for event in events:
             try:
-                kept: Any = self._staged.prepare(event)
+                self._staged.stage(event)
             except Exception as error:  # noqa: BLE001 - what cannot be encoded would be in the way for ever
                 self._complain(f"get_events_batch() gave what is no event ({described(error)})")
-                self._cleanup([event], False)
-                bad += 1
-            else:
-                # The store gets back the very objects that it handed out.
-                self._staged.append_encoded(KeptEvent(kept.encoded, event))
-        if bad:
-            # Of those, as many as are missing were put in here and changed since; the others are somebody else's.
-            missing = self._accepted - self._settled - (self._staged.unsettled_events + self._stored() - self._foreign)
-            self._dropped["rejected"] += max(min(bad, missing), 0)
+                unfit.append(event)
+        if unfit:
+            self.settle(unfit, "rejected", 0)
+
+    def _balance(self, before: int | None, handed_out: int) -> None:
+        """Set the books right by a batch that was handed out when `size()` was `before`."""
+        self._size_is_true = before is not None and before >= handed_out
+        if handed_out > self._owed:
+            self._foreign += handed_out - self._owed
+        elif before == handed_out:
+            # That was all it had.
+            self._write_off(handed_out)
+
+    def _write_off(self, left: int) -> None:
+        """The store has so many events, whatever the books say."""
+        gone = max(self._owed - left, 0)
+        foreign = min(self._foreign - self._foreign_settled, gone)
+        lost = gone - foreign
+        self._foreign_settled += foreign
+        if lost:
+            self._settled += lost
+            self._dropped["overflow"] += lost
+            self._complain(f"{lost} of the events that it had taken are gone")
 
     @property
-    def _settled(self) -> int:
-        return self._sent + self._dropped["rejected"] + self._dropped["oversize"] + self._lost
+    def _owed(self) -> int:
+        """How many events there are by the books, in the store and handed out."""
+        return self._accepted - self._settled + self._foreign - self._foreign_settled
 
     def settle(self, events: list[PayloadDict], reason: str | None, size: int) -> None:
         """Some events were sent (`reason` None) or dropped."""
         with self.lock:
-            own = max(len(events) - self._foreign, 0)
-            self._foreign -= len(events) - own
+            foreign = min(self._foreign - self._foreign_settled, len(events))
+            own = len(events) - foreign
+            self._foreign_settled += foreign
+            self._settled += own
             if reason is None:
                 self._sent += own
                 self._sent_bytes += size
                 self._bite = None if self._bite is None else self._bite * 2
             else:
                 self._dropped[reason] += own
+            self._cleaned += events
             self._cleanup(events, False)
-            self._cleaned.update((id(event), event) for event in events)
 
     def keep(self, events: list[PayloadDict], retried: bool) -> None:
         """Some events are to be sent again: they, and the rest of their batch, go back to the store."""
@@ -326,20 +350,15 @@ class StoreBuffer:
                 events += self._staged.originals_of(first, count)
                 rest.dropped("overflow")
                 first += count
-            self._give(events)
+            if self._give(events) and self._size_is_true and (left := self._size()) is not None:
+                self._write_off(left)
 
-    def _give(self, events: list[PayloadDict]) -> None:
-        """Give events back, and count those that the store did not take."""
-        before = self._size()
-        if not self._cleanup(events, True):
-            # They stay here, and are offered to it again before the next batch.
+    def _give(self, events: list[PayloadDict]) -> bool:
+        """Give events back. Those that it does not take stay here, and are offered again before the next batch."""
+        taken = self._cleanup(events, True)
+        if not taken:
             self._unreturned += events
-            return
-        lost = before + (0 if self._counts_out else len(events)) - self._size()
-        if 0 < lost <= len(events):
-            self._dropped["overflow"] += lost
-            self._lost += lost
-            self._complain(f"cleanup() with need_retry kept {len(events) - lost} of {len(events)} events")
+        return taken
 
     # -- waking ------------------------------------------------------------------------------------------------------
 
@@ -380,12 +399,12 @@ class StoreBuffer:
 
     @property
     def queued_events(self) -> int:
-        """What there is to take: of the batch that is out, or else in the store."""
+        """What there is to take: of the batch that is out, or else in the store, by what it says or by the books."""
         if self._staged.unsettled_events:
             return self._staged.queued_events
         if time.monotonic() < self._leave_alone_until:
             return 0
-        return self._stored()
+        return self._stored() or self._owed
 
     @property
     def recheck_at(self) -> float:
@@ -397,24 +416,32 @@ class StoreBuffer:
         return self._bytes
 
     @property
+    def in_flight_events(self) -> int:
+        return self._staged.in_flight_events
+
+    @property
     def unsettled_events(self) -> int:
-        return self._stored() + self._staged.unsettled_events
+        with self.lock:
+            return max(self._stored() + self._staged.unsettled_events, self._owed)
 
     # Numbers of events: the store may hand them out in any order, so these say how many are settled, not which.
 
     @property
     def next_seq(self) -> int:
-        return self._accepted
+        with self.lock:
+            # Something may have come in by another way.
+            self._foreign += max(self._stored() + self._staged.unsettled_events - self._owed, 0)
+            return self._accepted + self._foreign
 
     @property
     def head_seq(self) -> int:
         with self.lock:
-            return self._accepted - self._stored() - self._staged.queued_events
+            return self.oldest_seq + self._staged.in_flight_events
 
     @property
     def oldest_seq(self) -> int:
         with self.lock:
-            return self._accepted - self.unsettled_events
+            return self._settled + self._foreign_settled
 
     def trim(self, keep: int = 1) -> None:
         self._staged.trim(keep)
@@ -424,8 +451,9 @@ class StoreBuffer:
 
     def counts(self) -> tuple[int, int, int, int, int, int, dict[str, int]]:
         with self.lock:
-            in_flight = max(self._staged.unsettled_events - self._foreign, 0)
-            queued = max(self._accepted - self._settled - in_flight, 0)
+            foreign = self._foreign - self._foreign_settled
+            in_flight = max(self._staged.unsettled_events - foreign, 0)
+            queued = self._accepted - self._settled - in_flight
             return queued, self._bytes, in_flight, self._sent, self._sent_bytes, self._retried, dict(self._dropped)
 
     # -- fork --------------------------------------------------------------------------------------------------------
@@ -437,9 +465,13 @@ class StoreBuffer:
     def after_fork(self) -> None:
         """In a forked child: the store's events are the parent's, unless it has an `after_fork` that says otherwise."""
         own = getattr(self._store, "after_fork", None)
-        if callable(own):
-            own()
-        else:
+        if not callable(own):
             self._store = InMemoryEventStore()
-        self._start_over()
+        else:
+            try:
+                own()
+            except Exception as error:  # noqa: BLE001 - whatever a store of the user's raises
+                self._complain(f"after_fork() raised {described(error)}; this process does without it")
+                self._store = InMemoryEventStore()
         self._staged.after_fork()
+        self._start_over()

@@ -135,6 +135,11 @@ class HttpTransport:
         headers = self._headers if body is None else self._post_headers
         exchange = self._exchange
         exchange.read_timeout = read
+        address = self._address
+        if self._users_manager is None:
+            exchange.query = query
+        else:
+            address += query
         # Each stale connection costs one resend and leaves the pool, so this ends with a new one at the latest.
         for _ in range(self._connections + 9):
             # Nobody tells with a manager of the user's; a read timeout comes when the request is under way.
@@ -143,7 +148,7 @@ class HttpTransport:
             try:
                 response = self._open.urlopen(
                     method,
-                    self._address + query,
+                    address,
                     body=body,
                     headers=headers,
                     timeout=Timeout(connect=connect, read=read),

@@ -1,0 +1,55 @@
+"""GET, one request an event: fastemit over its kept-alive connection, and the reference, which makes a new one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from itertools import repeat
+from typing import Any
+
+import pytest
+import requests
+import snowplow_tracker
+from bench_support import PAGE_VIEW_WITH_INT, SMOKE, Server, interleaved, medians
+from pytest_benchmark.fixture import BenchmarkFixture
+
+import fastemit
+
+EVENTS = 100 if SMOKE else 500
+ROUNDS = 5 if SMOKE else 11
+LIMIT = 3
+
+CONTENDERS: dict[str, Callable[[str], Any]] = {
+    "fastemit": lambda url: fastemit.Emitter(url, method="get"),
+    "reference": lambda url: snowplow_tracker.Emitter(url, method="get"),
+    "reference with a session": lambda url: snowplow_tracker.Emitter(url, method="get", session=requests.Session()),
+}
+
+
+@pytest.mark.benchmark(group="guards: the time that the whole test takes")
+def test_get_ratios(server: Server, benchmark: BenchmarkFixture, report: Callable[[str], None]) -> None:
+    def run_of(name: str) -> Callable[[], float]:
+        emitter = CONTENDERS[name](server.url)
+
+        def run() -> float:
+            server.reset()
+            started = time.perf_counter()
+            for _ in repeat(None, EVENTS):
+                emitter.input(dict(PAGE_VIEW_WITH_INT))
+            emitter.flush()
+            took = time.perf_counter() - started
+            counts = server.counts()
+            assert (counts.events, counts.requests) == (EVENTS, EVENTS)
+            return EVENTS / took
+
+        run()
+        return run
+
+    runs = {name: run_of(name) for name in CONTENDERS}
+    results = benchmark.pedantic(interleaved, (runs, ROUNDS), rounds=1)
+    rates = medians(results)
+    ratio = rates["fastemit"] / rates["reference"]
+    told = ", ".join(f"{name} {rate:,.0f} events/s" for name, rate in rates.items())
+    report(f"GET: {ratio:.1f} times the events a second of the reference (at least {LIMIT}): {told}")
+    benchmark.extra_info.update(ratio=ratio, events_a_second=rates)
+    assert ratio >= LIMIT
