@@ -17,8 +17,8 @@ import sys
 import threading
 import time
 
-# GET has one event a request. In a POST it is in each event exactly once, and nowhere else: a quote inside a JSON string
-# is escaped. The reference has a space after the colon, fastemit has none.
+# GET has one event a request. In a POST it is in each event exactly once, nowhere else: a quote inside a JSON string is
+# escaped. The reference has a space after the colon, fastemit has none.
 _EVENT = b'"stm":'
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
