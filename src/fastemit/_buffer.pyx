@@ -133,10 +133,16 @@ cdef extern from "Python.h":
 cdef enum:
     DROP_REASON_COUNT = 4
 
-# What `append` has to tell its caller; see `EventBuffer.notify`.
-NOTIFY_NEVER = 0
-NOTIFY_WHEN_DUE = 1
-NOTIFY_ALWAYS = 2
+# What `append` has to tell its caller; see `EventBuffer.notify`. The C names are for the path of every event, where a
+# look at a module's variable is a dictionary lookup.
+cdef enum Notify:
+    C_NOTIFY_NEVER = 0
+    C_NOTIFY_WHEN_DUE = 1
+    C_NOTIFY_ALWAYS = 2
+
+NOTIFY_NEVER = <int> C_NOTIFY_NEVER
+NOTIFY_WHEN_DUE = <int> C_NOTIFY_WHEN_DUE
+NOTIFY_ALWAYS = <int> C_NOTIFY_ALWAYS
 
 # Longer events are written by orjson.
 cdef enum:
@@ -331,7 +337,7 @@ cdef class EventBuffer:
         self._batch_size = batch_size
         self.byte_limit = byte_limit
         self._forks = forks
-        self.notify = NOTIFY_ALWAYS
+        self.notify = C_NOTIFY_ALWAYS
 
     def __dealloc__(self):
         # No Batch is left, since each holds a reference; so nothing is in flight.
@@ -477,7 +483,9 @@ cdef class EventBuffer:
         if inbox is not None:
             inbox.put(None)
         if result == PUT_OK:
-            return CALL if self.notify == NOTIFY_ALWAYS or (self.notify == NOTIFY_WHEN_DUE and self._due()) else STORED
+            if self.notify == C_NOTIFY_NEVER:
+                return STORED
+            return CALL if self.notify == C_NOTIFY_ALWAYS or self._due() else STORED
         if result == PUT_NO_MEMORY:
             raise MemoryError(f"no memory for an event of {PyBytes_GET_SIZE(encoded_of(event))} bytes")
         return event
@@ -678,7 +686,7 @@ cdef class EventBuffer:
         self._pressed = False
         self.hold = False
         self.starving = 0
-        self.notify = NOTIFY_ALWAYS
+        self.notify = C_NOTIFY_ALWAYS
         ring_start_over(&self.ring)
 
     def trim(self, Py_ssize_t keep=1):

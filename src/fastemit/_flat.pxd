@@ -5,7 +5,7 @@ Nine events in ten are such dictionaries. For everything else it says so, and or
 """
 
 from cpython.object cimport PyObject
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 
@@ -68,26 +68,69 @@ cdef inline char* flat_byte(char* out, uint8_t byte) noexcept nogil:
     return out + 6
 
 
+cdef inline char* flat_bytes(char* out, const uint8_t* text, Py_ssize_t length) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in range(length):
+        out = flat_byte(out, text[i])
+    return out
+
+
+cdef inline char* flat_short(char* out, const uint8_t* text, Py_ssize_t length) noexcept nogil:
+    """Fewer than 8 ASCII characters: the first and the last 4 (or 2) of them in one look, which may overlap."""
+    cdef uint64_t eight = 0
+    cdef uint32_t first = 0
+    cdef uint32_t last = 0
+    cdef uint16_t two = 0
+    if length >= 4:
+        memcpy(&first, text, 4)
+        memcpy(&last, text + length - 4, 4)
+        eight = first | (<uint64_t> last << 32)
+        if special(eight):
+            return flat_bytes(out, text, length)
+        memcpy(out, &first, 4)
+        memcpy(out + length - 4, &last, 4)
+        return out + length
+    if length >= 2:
+        memcpy(&two, text, 2)
+        first = two
+        memcpy(&two, text + length - 2, 2)
+        last = two
+        # What is not there counts as spaces.
+        eight = first | (last << 16) | (<uint64_t> 0x20202020 << 32)
+        if special(eight):
+            return flat_bytes(out, text, length)
+        memcpy(out + length - 2, &two, 2)
+        two = <uint16_t> first
+        memcpy(out, &two, 2)
+        return out + length
+    return flat_bytes(out, text, length)
+
+
 cdef inline char* flat_ascii(char* out, const char* limit, const uint8_t* text, Py_ssize_t length) noexcept nogil:
     cdef uint64_t eight = 0
     cdef Py_ssize_t at = 0
-    cdef int i
+    if length < 8:
+        return flat_short(out, text, length)
     while at + 8 <= length:
         if out > limit:
             return NULL
         memcpy(&eight, text + at, 8)
         if special(eight):
-            for i in range(8):
-                out = flat_byte(out, text[at + i])
+            out = flat_bytes(out, text + at, 8)
         else:
             memcpy(out, &eight, 8)
             out += 8
         at += 8
+    if at == length:
+        return out
     if out > limit:
         return NULL
-    while at < length:
-        out = flat_byte(out, text[at])
-        at += 1
+    # The last 8 in one look. If nothing is special in them, those of them that are written already are as they were.
+    memcpy(&eight, text + length - 8, 8)
+    if special(eight):
+        return flat_bytes(out, text + at, length - at)
+    out += length - at
+    memcpy(out - 8, &eight, 8)
     return out
 
 
