@@ -290,7 +290,7 @@ class Model:
         assert buffer.next_seq == self.next_seq
         assert buffer.head_seq == (self.queue[0].seq if self.queue else self.next_seq)
         assert buffer.oldest_seq == min((event.seq for event in unsettled), default=self.next_seq)
-        assert buffer.due == self.due
+        assert buffer.due == buffer.wanted == self.due
 
     def views_of_settled_batches_stay(self) -> None:
         for kept in self.kept:

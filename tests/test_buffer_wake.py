@@ -128,6 +128,38 @@ def test_a_refused_event_wakes_a_sleeper() -> None:
     assert inbox.qsize() == 1
 
 
+@pytest.mark.parametrize(
+    ("count", "bounds"),
+    [
+        pytest.param(11, {"capacity": 20, "batch_size": 2}, id="half the events"),
+        pytest.param(11, {"max_bytes": 2000, "batch_size": 2}, id="half the bytes"),
+        pytest.param(11, {"max_request_bytes": 1024, "batch_size": 2}, id="a full request"),
+        pytest.param(11, {"capacity": 1000, "batch_size": 600}, id="not due"),
+    ],
+)
+def test_while_it_lingers_a_sender_is_wanted_for_much_only(count: int, bounds: dict[str, int]) -> None:
+    buffer = make_buffer(**bounds)
+    inbox = asleep(buffer)
+    buffer.linger = True
+    put(buffer, *[of_size(100)] * 5)
+    assert not buffer.wanted
+    assert inbox.empty()
+    put(buffer, *[of_size(100)] * (count - 5))
+    assert buffer.wanted is buffer.due
+    assert inbox.qsize() == buffer.due
+    buffer.linger = False
+    assert buffer.wanted is buffer.due
+
+
+def test_a_refused_event_wakes_a_sleeper_that_lingers() -> None:
+    buffer = make_buffer(max_bytes=200)
+    inbox = asleep(buffer)
+    buffer.linger = True
+    put(buffer, of_size(60))
+    assert isinstance(buffer.append(of_size(180)), bytes)
+    assert (buffer.wanted, inbox.qsize()) == (True, 1)
+
+
 def test_nobody_sleeps_while_it_is_due() -> None:
     buffer = make_buffer(batch_size=1)
     put(buffer, {})

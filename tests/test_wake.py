@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from delivery_support import Running, eventually
 
-from fastemit import AsyncEmitter, Emitter
+from fastemit import AsyncEmitter, Emitter, delivery
 from fastemit.outcome import Outcome
 from fastemit.waiting import Inbox
 
@@ -50,7 +50,7 @@ class JitteryBuffer:
     def __getattr__(self, name: str) -> Any:
         # A look at `signals` or `due` is the start of a window that something must be able to fall into.
         value = getattr(self._buffer, name)
-        if name in ("signals", "due", "queued_events", "head_seq"):
+        if name in ("signals", "due", "wanted", "queued_events", "head_seq"):
             self._jitter()
         if name not in ("arm", "disarm", "signal", "take"):
             return value
@@ -117,14 +117,16 @@ class Hostile:
 
         monkeypatch.setattr(Inbox, "__init__", slow_init)
         monkeypatch.setattr(Inbox, "wait", slow_wait)
+        # So that there are many rounds; the end of it is one more thing that wakes a sender.
+        monkeypatch.setattr(delivery, "LINGER", 0.0002)
 
     def emitter(self, **settings: Any) -> tuple[AsyncEmitter, Sink]:
         emitter = AsyncEmitter("localhost", "http", **{"batch_size": 1000, "overflow": "block", **settings})
         sink = Sink()
-        delivery: Any = emitter._delivery
-        delivery._courier._transport = sink
-        delivery.buffer = JitteryBuffer(emitter._buffer, self.jitter)
-        delivery._schedule._buffer = delivery._courier._buffer = delivery.buffer
+        inner: Any = emitter._delivery
+        inner._courier._transport = sink
+        inner.buffer = JitteryBuffer(emitter._buffer, self.jitter)
+        inner._schedule._buffer = inner._courier._buffer = inner.buffer
         self._emitters.append(emitter)
         return emitter, sink
 
@@ -146,9 +148,9 @@ def hostile(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hostile]:
 
 
 def rounds(effort: float = EFFORT) -> Iterator[int]:
-    """Numbers, for as long as the effort lasts."""
+    """Numbers, for as long as the effort lasts, and at least so many that it is worth something."""
     over = time.monotonic() + effort
-    return itertools.takewhile(lambda _: time.monotonic() < over, itertools.count(1))
+    return itertools.takewhile(lambda number: number < 30 or time.monotonic() < over, itertools.count(1))
 
 
 def until(condition: Callable[[], bool]) -> None:

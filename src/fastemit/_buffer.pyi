@@ -27,6 +27,7 @@ class _Inbox(Protocol):
 class EventBuffer:
     notify: int
     hold: bool
+    linger: bool
     starving: int
     batch_size: int
     byte_limit: int | None
@@ -63,6 +64,8 @@ class EventBuffer:
     def snapshot(self) -> list[dict[str, Any]]: ...
     @property
     def due(self) -> bool: ...
+    @property
+    def wanted(self) -> bool: ...
     @property
     def signals(self) -> int: ...
     def arm(self, inbox: _Inbox, seen: int) -> bool: ...

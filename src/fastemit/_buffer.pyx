@@ -311,6 +311,7 @@ cdef class EventBuffer:
     cdef readonly int64_t signals  # calls of `signal`: `arm` compares it to see that none was missed
     cdef public int notify         # when `append` returns 1: NOTIFY_NEVER, NOTIFY_WHEN_DUE, NOTIFY_ALWAYS
     cdef public bint hold          # True while nobody should be woken by an event: a backoff runs
+    cdef public bint linger        # True for a while after a request: a sender waits for more than `due`, see `wanted`
     cdef public int starving       # threads that have waited long for room: only `urgent` events are taken
 
     def __cinit__(self, Py_ssize_t capacity, Py_ssize_t max_bytes, Py_ssize_t max_request_bytes,
@@ -475,7 +476,7 @@ cdef class EventBuffer:
 
     cdef inline object _sleeper(self):
         """The inbox of a sender that is to be woken, or None."""
-        if not self.hold and self._due() and self.sleepers:
+        if not self.hold and self._wanted() and self.sleepers:
             return self.sleepers.pop()
         return None
 
@@ -622,6 +623,19 @@ cdef class EventBuffer:
             or self._pressed
             or ring_full(&self.ring))
 
+    cdef inline bint _wanted(self) noexcept:
+        return self._due() and (
+            not self.linger
+            or self._pressed
+            or self.ring.queued_bytes >= self.ring.segment_bytes
+            or 2 * (self.ring.queued_events + self.ring.flying_events) >= self.ring.max_events
+            or 2 * (self.ring.queued_bytes + self.ring.flying_bytes) >= self.ring.max_bytes)
+
+    @property
+    def wanted(self):
+        """Whether a sender is wanted: for what is `due`; with `linger`, for a full request or a half full buffer."""
+        return self._wanted()
+
     @property
     def due(self):
         """Whether there is enough to send: `batch_size`, `byte_limit`, or no room for more."""
@@ -636,7 +650,7 @@ cdef class EventBuffer:
         """
         cdef bint armed = False
         with cython.critical_section(self):
-            if self.signals == seen and (self.hold or not self._due()):
+            if self.signals == seen and (self.hold or not self._wanted()):
                 self.sleepers.append(inbox)
                 armed = True
         return armed
@@ -685,6 +699,7 @@ cdef class EventBuffer:
             self.originals = {}
         self._pressed = False
         self.hold = False
+        self.linger = False
         self.starving = 0
         self.notify = C_NOTIFY_ALWAYS
         ring_start_over(&self.ring)

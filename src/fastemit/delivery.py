@@ -20,7 +20,7 @@ from fastemit.courier import Courier
 from fastemit.hooks import Hooks
 from fastemit.outcome import Outcome, Transport
 from fastemit.reporting import Reporter
-from fastemit.schedule import FOREVER, Exit, Schedule, Tick, Turn
+from fastemit.schedule import FOREVER, LINGER, Exit, Schedule, Tick, Turn
 from fastemit.stats import EmitterStats, described, say
 from fastemit.typing import Overflow, Payload, PayloadDictList
 from fastemit.waiting import Flush, Guard, Inbox
@@ -86,7 +86,9 @@ class Delivery:
         self._guard = Guard()
         self._lock = self._guard.lock
         self.report.start_over(self._lock)
-        self._schedule = Schedule(self.buffer, self._max_retry_delay, interval, time.monotonic())
+        # A GET carries one event whenever it goes.
+        linger = LINGER if self._background and not self.buffer.query else 0.0
+        self._schedule = Schedule(self.buffer, self._max_retry_delay, interval, time.monotonic(), linger)
         self._admission = Admission(self.buffer, self._schedule.backoff, self.report, self._guard, self._overflow)
         self._courier = Courier(
             self.buffer,
@@ -177,6 +179,7 @@ class Delivery:
                 self._senders.remove(inbox)
                 if not self._senders:
                     self._inline = True
+                    self._schedule.linger = 0.0
                     return described(error)
                 break
         return None

@@ -15,6 +15,9 @@ MIN_CLOSING_DELAY: Final = 0.05
 FOREVER: Final = float("inf")
 #: Seconds between two looks of the flush timer, at the least, so that a tiny interval is no busy loop.
 MIN_INTERVAL: Final = 0.001
+#: Seconds from one request to the next that a sender thread leaves, unless there is much to send or somebody waits. A
+#: request costs some 250 us of Python, and as many take the GIL from the program as there are batches of 10 otherwise.
+LINGER: Final = 0.02
 
 
 @dataclass(frozen=True)
@@ -52,10 +55,15 @@ class Schedule:
         max_retry_delay: longest backoff, in seconds.
         interval: seconds of the flush timer, or None.
         now: a monotonic time in seconds, as in every method that takes one.
+        linger: seconds from one request to the next while there is little to send.
     """
 
-    def __init__(self, buffer: EventBuffer, max_retry_delay: float, interval: float | None, now: float) -> None:
+    def __init__(
+        self, buffer: EventBuffer, max_retry_delay: float, interval: float | None, now: float, linger: float = 0.0
+    ) -> None:
         self._buffer = buffer
+        self.linger = linger
+        self._linger_until = 0.0
         self.backoff = Backoff(max_retry_delay)
         #: Bytes of events that the next request aims at: halved by a timeout, doubled back by a success.
         self.aim = buffer.segment_bytes
@@ -88,6 +96,12 @@ class Schedule:
                 return TICK
             self._flush_upto = buffer.next_seq
         wake_at = min(self._deadline, self._next_flush)
+        if buffer.linger:
+            # Also when nothing is queued: the next event is not to find it set.
+            if now < self._linger_until:
+                wake_at = min(wake_at, self._linger_until)
+            else:
+                buffer.linger = False
         if not queued:
             wake_at = min(wake_at, buffer.recheck_at)
             if buffer.spare_segments > 1:
@@ -102,8 +116,11 @@ class Schedule:
                 else:
                     buffer.hold = self._manual
         elif self.backoff.open:
-            due = buffer.due and not self._manual
-            if due or self._retry_due or self._closing or buffer.head_seq < self._flush_upto:
+            wanted = buffer.wanted and not self._manual
+            if wanted or self._retry_due or self._closing or buffer.head_seq < self._flush_upto:
+                if self.linger:
+                    self._linger_until = now + self.linger
+                    buffer.linger = True
                 return Turn(self.backoff.generation, probe=False)
         elif not self._probing:
             if self.manual and not (self._force or self._closing) and now >= self.backoff.until > self._ticked_for:

@@ -140,6 +140,7 @@ class StoreBuffer:
         self.signals = 0
         self.notify = NOTIFY_ALWAYS
         self.hold = False
+        self.linger = False
         self.starving = 0
         self._pressed = False
         self._leave_alone_until = 0.0
@@ -220,7 +221,7 @@ class StoreBuffer:
                 self._pressed = True
                 refused = Refused(kept, self._cleanups)
             if (self._sleepers and not self.hold) or self.notify == NOTIFY_WHEN_DUE:
-                due = self.due
+                due = self.wanted
                 if due and not self.hold and self._sleepers:
                     inbox = self._sleepers.pop()
         if inbox is not None:
@@ -369,10 +370,14 @@ class StoreBuffer:
             size >= self.batch_size or self._pressed or (self.byte_limit is not None and self._bytes >= self.byte_limit)
         )
 
+    @property
+    def wanted(self) -> bool:
+        return self.due and (not self.linger or self._pressed or self._bytes >= self.segment_bytes)
+
     def arm(self, inbox: Any, seen: int) -> bool:
         with self.lock:
             # While a batch is out, whoever carries it looks what comes after it.
-            nothing = self.hold or self.recheck_at != FOREVER or self._staged.in_flight_events or not self.due
+            nothing = self.hold or self.recheck_at != FOREVER or self._staged.in_flight_events or not self.wanted
             if self.signals != seen or not nothing:
                 return False
             self._sleepers.append(inbox)
