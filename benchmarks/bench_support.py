@@ -1,18 +1,11 @@
-"""What the benchmarks share: sizes, the page view, the server's other end, and timing by the event."""
+"""What the benchmarks share: sizes, the page view, and timing by the event."""
 
 from __future__ import annotations
 
-import http.client
-import json
 import os
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 SMOKE = os.environ.get("FASTEMIT_BENCH_SMOKE", "") not in ("", "0")
@@ -36,56 +29,6 @@ PAGE_VIEW: dict[str, str] = {
 PAGE_VIEW_BYTES = 266
 #: The same as a Tracker gives it to `input`: `dtm` is an int.
 PAGE_VIEW_WITH_INT: dict[str, Any] = {**PAGE_VIEW, "dtm": int(PAGE_VIEW["dtm"])}
-
-
-@dataclass(frozen=True)
-class Counts:
-    """What the server has counted since it was reset; `cpu_seconds` since it was started."""
-
-    requests: int
-    events: int
-    failed_requests: int
-    failed_events: int
-    bytes: int
-    connections: int
-    cpu_seconds: float
-
-
-class Server:
-    """The counting server, in a process of its own; a context manager."""
-
-    def __enter__(self) -> Server:
-        self._process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("counting_server.py"))],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert self._process.stdout is not None
-        self._port = int(self._process.stdout.readline())
-        self.url = f"http://127.0.0.1:{self._port}"
-        self._connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=10)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._connection.close()
-        self._process.communicate(timeout=10)  # closes its standard input, which ends it
-
-    def counts(self) -> Counts:
-        return self._control("counts")
-
-    def reset(self) -> Counts:
-        return self._control("reset")
-
-    def fail(self, requests: int) -> None:
-        """Answer the next requests 500."""
-        self._control(f"fail?{requests}")
-
-    def _control(self, command: str) -> Counts:
-        self._connection.request("GET", f"/-/{command}")
-        return Counts(**json.loads(self._connection.getresponse().read()))
 
 
 def timer_per_event(events: int) -> Callable[[], float]:

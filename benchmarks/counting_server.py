@@ -1,7 +1,8 @@
 """A collector that counts events and does nothing else, to be run as a process of its own.
 
-It prints its port, serves until its standard input is closed, and is told what to do by requests to paths that begin
-with `/-/`: `/-/counts`, `/-/reset`, `/-/fail?N` (answer the next N requests 500). Each answers the counts as JSON.
+It prints two ports, serves until its standard input is closed, and is told what to do by requests to the second one, to
+paths that begin with `/-/`: `/-/counts`, `/-/reset`, `/-/fail?N` (answer the next N requests 500). Each answers the
+counts as JSON. With a certificate and a key as arguments, files in PEM, it speaks TLS on the first port.
 
 Bodies are read into one buffer per connection and searched once, which takes far less of a core than any client takes
 to send them; the counts have the CPU time of this process, so that a benchmark can show it.
@@ -13,6 +14,7 @@ import contextlib
 import json
 import re
 import socket
+import ssl
 import sys
 import threading
 import time
@@ -109,22 +111,31 @@ def serve(connection: socket.socket, counts: Counts) -> None:
                 connection.sendall(counts.received(events, size))
 
 
-def accept(listener: socket.socket, counts: Counts) -> None:
+def accept(listener: socket.socket, counts: Counts, tls: ssl.SSLContext | None) -> None:
     while True:
         connection, _ = listener.accept()
         counts.connected()
-        threading.Thread(target=_serve_quietly, args=(connection, counts), daemon=True).start()
+        threading.Thread(target=_serve_quietly, args=(connection, counts, tls), daemon=True).start()
 
 
-def _serve_quietly(connection: socket.socket, counts: Counts) -> None:
-    with contextlib.suppress(ConnectionError):  # a client that closes with an answer unread resets the connection
-        serve(connection, counts)
+def _serve_quietly(connection: socket.socket, counts: Counts, tls: ssl.SSLContext | None) -> None:
+    # A client that closes with an answer unread, or in the middle of a handshake, is no matter here.
+    with contextlib.suppress(ConnectionError, ssl.SSLError):
+        serve(connection if tls is None else tls.wrap_socket(connection, server_side=True), counts)
 
 
 def main() -> None:
-    listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
-    threading.Thread(target=accept, args=(listener, Counts()), daemon=True).start()
-    print(listener.getsockname()[1], flush=True)
+    counts = Counts()
+    tls = None
+    if len(sys.argv) > 1:
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.load_cert_chain(*sys.argv[1:])
+    ports = []
+    for context in (tls, None):
+        listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+        ports.append(listener.getsockname()[1])
+        threading.Thread(target=accept, args=(listener, counts, context), daemon=True).start()
+    print(*ports, flush=True)
     sys.stdin.read()
 
 

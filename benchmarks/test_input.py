@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import time
 from collections.abc import Callable
 from itertools import repeat
@@ -15,12 +16,12 @@ from bench_support import (
     PAGE_VIEW_BYTES,
     PAGE_VIEW_WITH_INT,
     SMOKE,
-    Server,
     interleaved,
     medians,
     timer_per_event,
 )
 from pytest_benchmark.fixture import BenchmarkFixture
+from servers import Server
 
 import fastemit
 
@@ -72,11 +73,36 @@ class BareOrjson:
         assert len(self.take(PAGE_VIEW)) == PAGE_VIEW_BYTES
 
 
+class Confluent:
+    """An outside mark, where it is installed: what another client with a native core takes for an event of this size.
+
+    It is given the JSON, and no broker is there.
+    """
+
+    def __init__(self, server: Server) -> None:
+        import confluent_kafka
+
+        self._producer = confluent_kafka.Producer(
+            {"bootstrap.servers": "127.0.0.1:9", "queue.buffering.max.messages": EVENTS * 2, "log_level": 0}
+        )
+        value, produce = orjson.dumps(PAGE_VIEW), self._producer.produce
+        self.take = lambda _: produce("events", value)
+
+    def settle(self, events: int) -> None:
+        assert len(self._producer) == events
+        self._producer.purge()
+        self._producer.poll(0)
+
+
 CONTENDERS: dict[str, Callable[[Server], Contender]] = {
     "fastemit": Fastemit,
     "orjson.dumps": BareOrjson,
     "reference": Reference,
 }
+if importlib.util.find_spec("confluent_kafka"):
+    CONTENDERS["confluent-kafka produce"] = Confluent
+#: At most so many times `orjson.dumps`.
+AIMS = {"one int": 1.6, "all strings": 1.25}
 
 
 def payload_for(contender: str, kind: str) -> dict[str, Any]:
@@ -106,7 +132,7 @@ def test_input(name: str, kind: str, server: Server, benchmark: BenchmarkFixture
 
 @pytest.mark.parametrize("kind", PAYLOADS)
 @pytest.mark.benchmark(group="guards: the time that the whole test takes")
-def test_input_ratios(kind: str, server: Server, benchmark: BenchmarkFixture, report: Callable[[str], None]) -> None:
+def test_input_ratios(kind: str, server: Server, benchmark: BenchmarkFixture, record: Any) -> None:
     def run_of(name: str) -> Callable[[], float]:
         contender, payload = CONTENDERS[name](server), payload_for(name, kind)
 
@@ -123,13 +149,10 @@ def test_input_ratios(kind: str, server: Server, benchmark: BenchmarkFixture, re
     runs = {name: run_of(name) for name in CONTENDERS}
     results = benchmark.pedantic(interleaved, (runs, ROUNDS), rounds=1)
     nanoseconds = medians(results)
+    detail = {f"{name}, ns": value for name, value in nanoseconds.items()}
     to_limit = nanoseconds["fastemit"] / nanoseconds["orjson.dumps"]
     to_reference = nanoseconds["reference"] / nanoseconds["fastemit"]
-    told = ", ".join(f"{name} {value:.0f} ns" for name, value in nanoseconds.items())
-    report(
-        f"input, {kind}: {to_limit:.2f} times orjson.dumps (limit 3), "
-        f"{to_reference:.1f} times as fast as the reference (at least 3): {told}"
+    record(f"input, {kind}", to_limit, "times orjson.dumps", AIMS[kind], guard=2, detail=detail)
+    record(
+        f"input, {kind}, to the reference", to_reference, "times as fast as the reference", 6, at_least=True, guard=2
     )
-    benchmark.extra_info.update(to_orjson=to_limit, to_reference=to_reference, nanoseconds=nanoseconds)
-    assert to_limit <= 3
-    assert to_reference >= 3
