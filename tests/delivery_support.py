@@ -280,8 +280,8 @@ class Ended:
         seconds: from the last time that `the_end` printed to the end of the process.
     """
 
-    def __init__(self, done: subprocess.CompletedProcess[str]) -> None:
-        ended = time.time()
+    def __init__(self, done: subprocess.CompletedProcess[str], ended: float | None = None) -> None:
+        ended = time.time() if ended is None else ended
         self.status = done.returncode
         self.errors = done.stderr
         self.lines = done.stdout.splitlines()
@@ -294,10 +294,15 @@ class Ended:
         return True
 
 
+def script_text(script: str, preamble: str = "") -> str:
+    """A whole script; `preamble` comes before anything of fastemit."""
+    return textwrap.dedent(preamble) + _PREAMBLE + textwrap.dedent(script)
+
+
 def run_script(directory: Path, script: str, url: str, preamble: str = "", timeout: float = 20.0) -> Ended:
     """Run a script in an interpreter of its own; `preamble` comes before anything of fastemit."""
     path = directory / "script.py"
-    path.write_text(textwrap.dedent(preamble) + _PREAMBLE + textwrap.dedent(script))
+    path.write_text(script_text(script, preamble))
     environment = {
         name: value
         for name, value in os.environ.items()
