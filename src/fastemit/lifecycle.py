@@ -48,11 +48,16 @@ _finalizers: Final[list[object]] = []
 def renew_pools(manager: Any) -> object | None:
     """Give a `urllib3.PoolManager` of the user's new pools; the old ones, which are to be kept and not closed.
 
-    For a forked child: a connection that two processes use garbles what both send.
+    For a forked child: a connection that two processes use garbles what both send. What only looks like such a manager
+    is left as it is.
     """
     pools: Any = getattr(manager, "pools", None)
     if pools is not None:
-        manager.pools = type(pools)(getattr(pools, "_maxsize", 10), dispose_func=getattr(pools, "dispose_func", None))
+        try:
+            renewed = type(pools)(getattr(pools, "_maxsize", 10), dispose_func=getattr(pools, "dispose_func", None))
+            manager.pools = renewed
+        except Exception as error:  # noqa: BLE001 - the user's may hold anything
+            say(logging.WARNING, "connections may be shared with the parent process: %s", described(error))
     kept: object | None = pools
     return kept
 

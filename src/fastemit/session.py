@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlencode
@@ -39,6 +40,9 @@ class SessionTransport:
         timeout: tuple[float, float] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
+        # requests does so at its first request, where a fork in the middle of it would leave the child a locked import.
+        import netrc  # noqa: F401
+
         self.timeout = timeout
         self._session = session
         self._endpoint = endpoint
@@ -84,18 +88,17 @@ class SessionTransport:
         """Nothing: the session is the user's to close."""
 
     def after_fork(self) -> None:
-        """Give the session's adapters new pools."""
+        """Give the session's adapters new pools, and its cookies a lock that no thread of the parent holds."""
+        cookies: Any = getattr(self._session, "cookies", None)
+        if hasattr(cookies, "_cookies_lock"):
+            cookies._cookies_lock = threading.RLock()
         adapters = getattr(self._session, "adapters", None)
         for adapter in adapters.values() if isinstance(adapters, dict) else ():
             managers = [
                 getattr(adapter, "poolmanager", None),
                 *(getattr(adapter, "proxy_manager", None) or {}).values(),
             ]
-            for manager in managers:
-                try:
-                    self._inherited.append(renew_pools(manager))
-                except Exception as error:  # noqa: BLE001 - an adapter of the user's may hold anything
-                    say(logging.WARNING, "the session shares connections with its parent: %s", described(error))
+            self._inherited += [renew_pools(manager) for manager in managers]
 
 
 def _text(value: object) -> str | None:
