@@ -114,23 +114,35 @@ def _in_child() -> None:
     _orphans.clear()
 
 
-def _close_all_in_child() -> None:
-    # multiprocessing joins the child's threads only after its finalizers, and they may still put events in.
-    for thread in threading.enumerate():
-        if not thread.daemon and thread is not threading.current_thread():
-            thread.join()
-    close_all()
+def _close_all_after_threads() -> None:
+    """Close what is open once the process's other threads, which may still put events in, have ended."""
+    ending = threading.current_thread()
+
+    def close_last() -> None:
+        me = threading.current_thread()
+        while others := [t for t in threading.enumerate() if not t.daemon and t not in (me, ending)]:
+            for thread in others:
+                thread.join()
+        close_all()
+
+    # multiprocessing waits for the child's threads after its finalizers, and tells thread pools to end only then: to
+    # wait for them here would be for ever. So one more thread that it waits for does that, and closes.
+    try:
+        threading.Thread(target=close_last, name="fastemit-end", daemon=False).start()
+    except RuntimeError:
+        close_all()
 
 
 def watch_exit() -> None:
     """Have `close_all` run at the end of this process. Called at each delivery's first event.
 
     `atexit` sees to it in a process that ends in the ordinary way. A child of `multiprocessing`, or of Celery's
-    `billiard`, leaves by `os._exit` and runs only the finalizers of its own package's `util` module.
+    `billiard`, leaves by `os._exit` and runs only the finalizers of its own package's `util` module; a worker of a
+    Celery pool not even these, but Celery sends a signal.
     """
     if _finalizers:
         return
-    for package in ("multiprocessing", "billiard"):
+    for package, close in (("multiprocessing", _close_all_after_threads), ("billiard", close_all)):
         process = sys.modules.get(f"{package}.process")
         util = sys.modules.get(f"{package}.util")
         if process is None or util is None:
@@ -139,7 +151,14 @@ def watch_exit() -> None:
         if isinstance(current, getattr(process, "_MainProcess", ())):
             continue
         # The priority decides the order among finalizers: those of queues and managers run later (lower).
-        _finalizers.append(util.Finalize(None, _close_all_in_child, exitpriority=100))
+        _finalizers.append(util.Finalize(None, close, exitpriority=100))
+        signals = sys.modules.get("celery.signals") if package == "billiard" else None
+        if signals is not None:
+            signals.worker_process_shutdown.connect(_celery_worker_ends, weak=False)
+
+
+def _celery_worker_ends(**_: object) -> None:
+    close_all()
 
 
 atexit.register(close_all)
