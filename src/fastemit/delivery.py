@@ -23,7 +23,7 @@ from fastemit.reporting import Reporter
 from fastemit.schedule import FOREVER, LINGER, Exit, Schedule, Tick, Turn
 from fastemit.stats import EmitterStats, described, say
 from fastemit.typing import Overflow, Payload, PayloadDictList
-from fastemit.waiting import Flush, Guard, Inbox
+from fastemit.waiting import Flush, Guard, Inbox, OneSends
 
 #: Seconds that a sender waits after an error that should not happen.
 AFTER_A_FAULT: Final = 1.0
@@ -103,7 +103,7 @@ class Delivery:
         self._inline = not self._background
         self._started = False
         self._senders: list[Inbox] = []  # one for each sender thread
-        self._turn_taken = threading.Lock()  # held by the one thread that sends when `_inline`
+        self._turn_taken = OneSends()  # by the one thread that sends when `_inline`
         self._closers: list[Flush] = []  # those who wait until the last sender is gone
         self._look_for_hooks()
         self._set_notify()
@@ -321,12 +321,14 @@ class Delivery:
         # Before the turn is taken, not after: a signal handler in between would wait for its own thread.
         with self._guard.as_sender():
             turn = self._turn_taken  # by name: a child that a callback forks has another one
-            while turn.acquire(blocking=False):
+            while True:
                 try:
+                    if not turn.take(0.0):
+                        return
                     while self._step(None):
                         pass
                 finally:
-                    turn.release()
+                    turn.leave()
                 # Another thread may have found the turn taken after the last look.
                 if not self._schedule.wants_turn(time.monotonic()):
                     return
@@ -336,16 +338,16 @@ class Delivery:
         left = None if deadline is None else deadline - time.monotonic()
         with self._guard.as_sender():
             turn = self._turn_taken
-            if not turn.acquire(timeout=-1 if left is None else max(left, 0.0)):
-                return False
             try:
-                return self._step(deadline)
+                return turn.take(left) and self._step(deadline)
             finally:
-                turn.release()
+                turn.leave()
 
     def _step(self, deadline: float | None) -> bool:
-        """Make one request if there is reason to."""
+        """Make one request if there is reason to; the turn is this thread's."""
         with self._lock:
+            # Whoever had the turn before may have been interrupted between the plan and the request.
+            self._schedule.nobody_sends()
             step = self._schedule.plan(time.monotonic())
         if isinstance(step, Turn):
             self._courier.attempt(step, deadline)

@@ -147,6 +147,10 @@ class Schedule:
         if turn.probe:
             self._probing = False
 
+    def nobody_sends(self) -> None:
+        """Said by who alone may send, before it does: a probe that seems to be in flight is not."""
+        self._probing = False
+
     def settled(self, now: float) -> None:
         """Some events were settled."""
         self._trim_at = now + TRIM_AFTER

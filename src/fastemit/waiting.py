@@ -46,12 +46,35 @@ class Guard:
         """Be one of the threads that send for a while; may be nested."""
         me = threading.get_ident()
         outermost = me not in self.sending
-        self.sending.add(me)
         try:
+            # Inside: a signal handler that raises may run at the end of any call.
+            self.sending.add(me)
             yield
         finally:
             if outermost:
                 self.sending.discard(me)
+
+
+class OneSends:
+    """The turn of the one thread that sends where there are no sender threads.
+
+    A signal handler may raise as soon as the turn is taken, before the one who takes it knows. So `leave` is called in
+    any case, and the lock itself says whose it is; one that was not left even so is left by its thread's next call.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+
+    def take(self, timeout: float | None) -> bool:
+        """Wait for it for so many seconds; None for as long as it takes."""
+        left = -1.0 if timeout is None else min(max(timeout, 0.0), threading.TIMEOUT_MAX)
+        return self._lock.acquire(timeout=left)
+
+    def leave(self) -> None:
+        """Leave it, where it is this thread's."""
+        # Private, but threading.Condition relies on it; see Guard.
+        while self._lock._is_owned():  # type: ignore[attr-defined]
+            self._lock.release()
 
 
 class Inbox:

@@ -1,0 +1,98 @@
+"""An exception of a signal handler, at any point of a flush, leaves the emitter in working order.
+
+Python runs signal handlers after a call, at the start of a function and at a jump back. There, one after another, this
+raises what a handler might raise. (In fastemit's own code: `queue`, which urllib3's pool is made of, does lose its lock
+to an exception at the wrong moment.)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dis
+import sys
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any
+
+import pytest
+from delivery_support import Rig, Running, numbers, put, rigged
+
+import fastemit
+from fastemit import Emitter
+
+HERE = fastemit.__path__[0]
+
+
+class Interrupted(Exception):
+    pass
+
+
+@pytest.fixture
+def rig() -> Iterator[Rig]:
+    with rigged() as rig:
+        yield rig
+
+
+class Interrupter:
+    """Raises `Interrupted` at the `at`-th point at which a signal handler may run in these files of fastemit."""
+
+    def __init__(self, at: int, files: tuple[str, ...]) -> None:
+        self.points = 0
+        self._at = at
+        self._files = tuple(f"{HERE}/{name}.py" for name in files)
+        self._previous: dict[FrameType, str] = {}
+
+    def __enter__(self) -> Interrupter:
+        sys.settrace(self._trace)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        sys.settrace(None)
+
+    def _trace(self, frame: FrameType, event: str, _: Any) -> Any:
+        if frame.f_code.co_filename not in self._files:
+            return None
+        frame.f_trace_opcodes, frame.f_trace_lines = True, False
+        if event == "opcode":
+            previous = self._previous.get(frame, "RESUME")
+            self._previous[frame] = dis.opname[frame.f_code.co_code[frame.f_lasti]]
+            if previous.startswith(("CALL", "RESUME", "JUMP_BACKWARD", "JUMP_ABSOLUTE")):
+                self.points += 1
+                if self.points == self._at:
+                    sys.settrace(None)
+                    raise Interrupted
+        return self._trace
+
+
+def points_of(make: Callable[[], Emitter], files: tuple[str, ...]) -> int:
+    emitter = make()
+    put(emitter, 2)
+    with Interrupter(-1, files) as interrupter:
+        emitter.flush()
+    return interrupter.points
+
+
+@pytest.mark.parametrize("backoff", [False, True], ids=["open", "backoff"])
+def test_a_flush_that_is_interrupted_anywhere_leaves_an_emitter_that_sends(rig: Rig, backoff: bool) -> None:
+    files = ("delivery", "waiting")
+
+    def make() -> Emitter:
+        return rig.emitter(background=False, max_retry_delay_seconds=60)
+
+    points = points_of(make, files)
+    assert points > 20
+    for at in range(1, points + 1):
+        emitter = make()
+        put(emitter, 2)
+        if backoff:
+            rig.shut_the_gate(emitter)
+        rig.collector.reset()
+        with Interrupter(at, files), contextlib.suppress(Interrupted):
+            emitter.flush()
+        put(emitter, 2, 2)
+        assert emitter.drain(5), at
+        # Another thread finds it in order too.
+        put(emitter, 1, 4)
+        assert Running(lambda emitter=emitter: emitter.drain(5)).result(), at  # type: ignore[misc]
+        assert set(numbers(rig.collector.events)) == {0, 1, 2, 3, 4}, at
+        emitter.close(0)
