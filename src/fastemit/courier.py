@@ -417,6 +417,8 @@ class Courier:
             if batch.server_errors >= POISON_AFTER:
                 batch.seal()
                 if len(batch) == 1:
+                    for flush in self.flushes:
+                        flush.left_one |= batch.seq < flush.target
                     batch.yield_place()
                     return
                 # Without memory for that it is the whole, which is tried again.

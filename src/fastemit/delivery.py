@@ -261,7 +261,8 @@ class Delivery:
         finally:
             with self._lock:
                 courier.flushes.remove(flush)
-        return self.buffer.oldest_seq >= flush.target
+                done = self.buffer.oldest_seq >= flush.target and not flush.left_one
+        return done
 
     def reconsider(self) -> None:
         """Something that decides when to send was changed: look again."""

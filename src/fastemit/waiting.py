@@ -110,6 +110,8 @@ class Flush(Inbox):
         super().__init__()
         self.target = target
         self.over = False
+        #: One of its events was kept, and has a new number since.
+        self.left_one = False
 
     def end(self) -> None:
         self.over = True
