@@ -9,7 +9,7 @@ from buffer_support import make_buffer, of_size
 
 from fastemit._buffer import EventBuffer
 from fastemit.retry import Backoff
-from fastemit.schedule import EXIT, FOREVER, MIN_CLOSING_DELAY, TRIM_AFTER, Schedule, Turn
+from fastemit.schedule import EXIT, FOREVER, MAX_PATIENCE, MIN_CLOSING_DELAY, TRIM_AFTER, Schedule, Turn
 
 NOW = 1_700_000_000.0
 
@@ -229,11 +229,51 @@ def test_the_aim_is_halved_by_a_timeout_and_doubled_by_a_success_up_to_a_request
     aims = [desk.schedule.aim]
     for through in (False, False, True, True, True):
         if through:
-            desk.schedule.got_through()
+            desk.schedule.got_through(desk.schedule.aim)
         else:
             desk.schedule.timed_out(full)
         aims.append(desk.schedule.aim)
     assert aims == [full, full // 2, full // 4, full // 4 * 2, full // 4 * 4, full]
+
+
+def passes(desk: Desk, wide: int, requests: int) -> int:
+    """Requests of the size aimed at, of which those larger than `wide` time out; how many did."""
+    timed_out = 0
+    for _ in range(requests):
+        size = desk.schedule.aim
+        if size > wide:
+            timed_out += 1
+            desk.schedule.timed_out(size)
+        else:
+            desk.schedule.got_through(size)
+    return timed_out
+
+
+@pytest.mark.parametrize("share", [2, 3, 7, 100])
+def test_what_times_out_again_and_again_is_tried_more_and_more_seldom(share: int) -> None:
+    desk = Desk()
+    full = desk.buffer.segment_bytes
+    passes(desk, full // share, 500)
+    assert passes(desk, full // share, 1000) <= 1000 / MAX_PATIENCE + 1
+
+
+def test_a_line_that_has_become_fast_gets_full_requests_again_and_a_new_start() -> None:
+    desk = Desk()
+    full = desk.buffer.segment_bytes
+    passes(desk, full // 10, 1000)
+    passes(desk, full, 5 * MAX_PATIENCE)
+    assert desk.schedule.aim == full
+    desk.schedule.timed_out(full)
+    desk.schedule.got_through(full // 2)
+    assert desk.schedule.aim == full // 2 * 2
+
+
+def test_a_small_request_that_goes_through_says_nothing_of_larger_ones() -> None:
+    desk = Desk()
+    full = desk.buffer.segment_bytes
+    desk.schedule.timed_out(full)
+    desk.schedule.got_through(100)
+    assert desk.schedule.aim == full // 2
 
 
 def test_a_small_request_that_times_out_halves_its_own_size() -> None:

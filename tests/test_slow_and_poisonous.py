@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -10,12 +11,21 @@ from typing import Any
 import pytest
 from conftest import MakeEmitter
 from emitter_support import DEADLINE, QUICK, Recorder, feed, numbered, numbers, until
+from faulty_network import FaultyNetwork
 
+from fastemit import schedule
+from fastemit.retry import Backoff
 from fastemit.testing import Collector, Request
 
 FIVE_THOUSAND = 5000
 #: Nothing is sent before it is asked for.
 MANY = 6000
+
+
+@pytest.fixture(autouse=True)
+def _no_short_delay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A first delay of a second, which chance may make a millisecond, over before anybody looks."""
+    monkeypatch.setattr(schedule, "Backoff", functools.partial(Backoff, chance=lambda: 0.999))
 
 
 def poisoned_by(poisonous: int, status: int) -> Callable[[Request], int]:
@@ -121,6 +131,33 @@ def test_drain_does_not_take_an_event_that_yields_its_place_for_sent(
     collector.respond(200, times=None)
     assert emitter.drain(DEADLINE) is True
     assert numbers(collector.events) == [0]
+
+
+# -- a slow line -------------------------------------------------------------------------------------------------------
+
+
+def test_requests_shrink_on_a_slow_uplink_until_they_pass_and_nothing_doubles_for_ever(
+    collector: Collector, make_emitter: MakeEmitter
+) -> None:
+    # 1 Mbit/s and a timeout of 4 s, eight times as fast: a full-size request takes two timeouts.
+    with FaultyNetwork(collector.port, uplink=1_000_000) as network:
+        emitter = make_emitter(network.url, batch_size=MANY, request_timeout=0.5, max_retry_delay_seconds=QUICK)
+        feed(emitter, *({"n": f"{number:05}", "text": "x" * 1000} for number in range(1700)))
+        emitter.batch_size = 100
+        until(lambda: emitter.stats().sent_events == 1700, 30)
+        stats = emitter.stats()
+        network.client_is_done()
+        emitter.close()
+        network.settle(30)
+        arrived = Counter(numbers(collector.events))
+        lost = [passage for passage in network.passages if passage.answer_lost]
+    doubles = Counter(number for passage in lost for number in passage.numbers)
+    assert set(arrived) == set(range(1700))
+    assert arrived == Counter(range(1700)) + doubles
+    assert stats.sent_events == 1700
+    # Halved, halved again while the line is still busy with what was given up, and two looks whether it has got wider.
+    assert 1 <= stats.failed_requests <= 8
+    assert max(arrived.values()) <= 5
 
 
 # -- many at once ------------------------------------------------------------------------------------------------------

@@ -304,7 +304,7 @@ class Courier:
         with self._lock:
             if final is Verdict.SENT:
                 batch.sent()
-                self._schedule.got_through()
+                self._schedule.got_through(size)
             elif keep:
                 self._keep(batch, outcome.status)
             else:

@@ -13,6 +13,8 @@ TRIM_AFTER: Final = 1.0
 #: Seconds between two attempts while closing, at the least.
 MIN_CLOSING_DELAY: Final = 0.05
 FOREVER: Final = float("inf")
+#: Requests that go through, at the most, before a size that has timed out again and again is tried once more.
+MAX_PATIENCE: Final = 64
 #: Seconds between two looks of the flush timer, at the least, so that a tiny interval is no busy loop.
 MIN_INTERVAL: Final = 0.001
 #: Seconds from one request to the next that a sender thread leaves, unless there is much to send or somebody waits. A
@@ -67,6 +69,9 @@ class Schedule:
         self.backoff = Backoff(max_retry_delay)
         #: Bytes of events that the next request aims at: halved by a timeout, doubled back by a success.
         self.aim = buffer.segment_bytes
+        self._patience = 1  # requests that have to go through before the aim is doubled
+        self._passed = 0  # of these, how many have
+        self._grown = False  # the aim was doubled since the last timeout
         #: Nothing more is sent.
         self.stopped = False
         self._manual = False
@@ -194,12 +199,32 @@ class Schedule:
         self._buffer.hold = self._manual or not self.backoff.open
 
     def timed_out(self, size: int) -> None:
-        """A request of `size` bytes was under way and not answered in time: the next ones are half as large."""
+        """A request of `size` bytes was under way and not answered in time: the next ones are half as large.
+
+        One that timed out right after the aim had been doubled takes twice as long until that is tried again. Else a
+        slow line that is busy would give up every third request, and send its events twice, for ever.
+        """
+        if self._grown:
+            self._patience = min(self._patience * 2, MAX_PATIENCE)
+        self._grown = False
+        self._passed = 0
         self.aim = max(min(self.aim, size) // 2, 1)
 
-    def got_through(self) -> None:
-        """A request was sent well: the next may be twice as large, up to the full size."""
-        self.aim = min(self.aim * 2, self._buffer.segment_bytes)
+    def got_through(self, size: int) -> None:
+        """A request of `size` bytes was sent well: the next may be twice as large, up to the full size."""
+        full = self._buffer.segment_bytes
+        if size * 2 < self.aim:
+            # That says nothing of larger ones.
+            return
+        if self.aim < full:
+            self._passed += 1
+            if self._passed >= self._patience:
+                self.aim = min(self.aim * 2, full)
+                self._passed = 0
+                self._grown = True
+        elif size > full - full // 8:
+            # The line is as fast as it ever has to be.
+            self._patience, self._grown = 1, False
 
     def flush(self) -> None:
         """Send what is queued now, once, whatever the backoff says."""
