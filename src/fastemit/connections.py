@@ -17,6 +17,9 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 #: Seconds after which an idle connection is not trusted. Load balancers close theirs after 60 (AWS ALB's default).
 IDLE_LIMIT: Final = 50.0
+#: Bytes of one answer, head and all. http.client bounds lines and headers, but not the trailers after the last chunk,
+#: which it reads to their end: a server that sends them for ever would be listened to until the timeout, at full speed.
+WHOLE_ANSWER_LIMIT: Final = 1024 * 1024
 #: Interim answers (1xx) before the final one; a server that sends more is not one to talk to.
 INTERIM_LIMIT: Final = 100
 
@@ -34,12 +37,13 @@ class Exchange(threading.local):
 
 
 class _UntilDeadline(io.RawIOBase):
-    """A socket's reading side that gives up at a point in time, however often something arrives before."""
+    """A socket's reading side that gives up at a point in time, however often something arrives before, or how much."""
 
     def __init__(self, sock: Any, deadline: float) -> None:
         self._sock = sock
         self._raw = sock.makefile("rb", buffering=0)
         self._deadline = deadline
+        self._bytes = 0
 
     def readable(self) -> bool:
         return True
@@ -48,8 +52,11 @@ class _UntilDeadline(io.RawIOBase):
         left = self._deadline - time.monotonic()
         if left <= 0:
             raise TimeoutError("timed out")
+        if self._bytes > WHOLE_ANSWER_LIMIT:
+            raise http.client.HTTPException(f"an answer of more than {WHOLE_ANSWER_LIMIT} bytes")
         self._sock.settimeout(left)
         count: int | None = self._raw.readinto(buffer)
+        self._bytes += count or 0
         return count
 
     def close(self) -> None:
