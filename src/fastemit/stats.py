@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -67,11 +69,39 @@ class EmitterStats:
     last_error: str | None
 
 
+class _Kind:
+    """Lines of one kind: how many were counted and told of, and when the last was written.
+
+    Counting is one step that no thread, signal handler or finalizer can come between, without a lock.
+    """
+
+    def __init__(self) -> None:
+        self.detail = ""
+        self.last = -math.inf
+        self._counter = itertools.count()
+        self._told = 0
+        self._looks = 0  # each look at the counter counts one, too
+
+    def count(self, number: int) -> None:
+        if number == 1:
+            next(self._counter)
+        else:
+            deque(itertools.islice(self._counter, number), maxlen=0)
+
+    def untold(self) -> int:
+        """How many were counted since the last look. One thread looks at a time."""
+        total = next(self._counter) - self._looks
+        self._looks += 1
+        told, self._told = self._told, total
+        return total - told
+
+
 class ThrottledLog:
     """WARNING lines, at most one of a kind in an interval, each with the number that it stands for.
 
-    Thread safety: any thread may call anything, with whatever locks it holds: who finds another thread at it leaves
-    its count and goes on, so that nobody waits here.
+    Thread safety: any thread may call anything, with whatever locks it holds: who finds another thread at writing
+    leaves its count and goes on, so that nobody waits here. Threads that drop at full speed are here all the time, so
+    counting is a step of its own that leaves nothing behind for others to do.
 
     Args:
         interval: seconds between two lines of the same kind.
@@ -82,34 +112,32 @@ class ThrottledLog:
         self.interval = interval
         self._clock = clock
         self._busy = threading.Lock()
-        self._last: dict[str, float] = {}
-        self._pending: deque[tuple[str, int, str]] = deque()
+        self._kinds: dict[str, _Kind] = {}
 
     def add(self, kind: str, detail: str, count: int = 1) -> None:
         """Report `count` of `kind`; `detail` says what the latest was."""
-        self._pending.append((kind, count, detail))
-        self._write(lambda kind, now: now - self._last.get(kind, -self.interval) >= self.interval)
+        entry = self._kinds.get(kind)
+        if entry is None:
+            entry = self._kinds.setdefault(kind, _Kind())
+        entry.detail = detail
+        entry.count(count)
+        if self._clock() - entry.last >= self.interval:
+            self._write(self.interval)
 
     def flush(self) -> None:
         """Write what is held back."""
-        self._write(lambda _kind, _now: True)
+        self._write(0.0)
 
-    def _write(self, due: Callable[[str, float], bool]) -> None:
+    def _write(self, interval: float) -> None:
         if not self._busy.acquire(blocking=False):
             return
         lines = []
         try:
-            sums: dict[str, tuple[int, str]] = {}
-            while self._pending:
-                kind, count, detail = self._pending.popleft()
-                sums[kind] = (sums.get(kind, (0, ""))[0] + count, detail)
             now = self._clock()
-            for kind, (count, detail) in sums.items():
-                if due(kind, now):
-                    self._last[kind] = now
-                    lines.append((kind, count, detail))
-                else:
-                    self._pending.append((kind, count, detail))
+            for kind, entry in self._kinds.copy().items():
+                if now - entry.last >= interval and (count := entry.untold()):
+                    entry.last = now
+                    lines.append((kind, count, entry.detail))
         finally:
             self._busy.release()
         # A handler that tracks events may come back here.
