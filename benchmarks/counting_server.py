@@ -1,8 +1,11 @@
 """A collector that counts events and does nothing else, to be run as a process of its own.
 
 It prints two ports, serves until its standard input is closed, and is told what to do by requests to the second one, to
-paths that begin with `/-/`: `/-/counts`, `/-/reset`, `/-/fail?N` (answer the next N requests 500). Each answers the
-counts as JSON. With a certificate and a key as arguments, files in PEM, it speaks TLS on the first port.
+paths that begin with `/-/`: `/-/counts`, `/-/reset`, `/-/fail?N` (answer the next N requests 500), `/-/weather?NAME`.
+Each answers the counts as JSON. With a certificate and a key as arguments, files in PEM, the first port speaks TLS.
+
+The weather is `fine`; `slow`, where each answer takes 50 ms; `hanging`, where none comes until the weather changes, and
+the connection is closed then; or `flapping`, which every 50 ms changes between fine, 503 and hanging up.
 
 Bodies are read into one buffer per connection and searched once, which takes far less of a core than any client takes
 to send them; the counts have the CPU time of this process, so that a benchmark can show it.
@@ -24,6 +27,9 @@ import time
 _EVENT = b'"stm":'
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+_BUSY = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"
+_SLOW = 0.05
+_FLAP = 0.05
 _FAILED = b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n"
 
 
@@ -33,6 +39,8 @@ class Counts:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._failures_due = 0
+        self._weather = "fine"
+        self._weather_changed = threading.Condition(self._lock)
         self._forget()
 
     def _forget(self) -> None:
@@ -56,6 +64,19 @@ class Counts:
             self._events += events
             return _OK
 
+    def wait(self) -> bytes | None:
+        """What the weather makes of a request: wait, then no answer at all (empty), a failure, or None: as usual."""
+        with self._lock:
+            weather = self._weather
+            if weather == "hanging":
+                self._weather_changed.wait_for(lambda: self._weather != "hanging")
+                return b""
+        if weather == "slow":
+            time.sleep(_SLOW)
+        elif weather == "flapping":
+            return (None, _BUSY, b"")[int(time.monotonic() / _FLAP) % 3]
+        return None
+
     def control(self, command: str) -> bytes:
         name, _, argument = command.partition("?")
         with self._lock:
@@ -63,6 +84,9 @@ class Counts:
                 self._forget()
             elif name == "fail":
                 self._failures_due = int(argument)
+            elif name == "weather":
+                self._weather = argument
+                self._weather_changed.notify_all()
             counts = {
                 "requests": self._requests,
                 "events": self._events,
@@ -106,6 +130,12 @@ def serve(connection: socket.socket, counts: Counts) -> None:
             path = head.split(b" ", 2)[1]
             if path.startswith(b"/-/"):
                 connection.sendall(counts.control(path[3:].decode()))
+                continue
+            answer = counts.wait()
+            if answer is not None:
+                if not answer:
+                    return
+                connection.sendall(answer)
             else:
                 events = 1 if path.startswith(b"/i?") else buffer.count(_EVENT, start, start + size)
                 connection.sendall(counts.received(events, size))

@@ -74,6 +74,10 @@ class Server:
         """Answer the next requests 500."""
         self._control(f"fail?{requests}")
 
+    def weather(self, name: str) -> None:
+        """Have it be fine, slow, hanging or flapping; see `counting_server.py`."""
+        self._control(f"weather?{name}")
+
     def _control(self, command: str) -> Counts:
         self._connection.request("GET", f"/-/{command}")
         return Counts(**json.loads(self._connection.getresponse().read()))
