@@ -13,8 +13,23 @@ from fastemit.outcome import Outcome
 from fastemit.stats import EmitterStats, ThrottledLog, described, logger, say
 from fastemit.typing import FailureCallback, SuccessCallback
 
-#: What may be secret in an address.
-_SECRETS = re.compile(r"(?<=//)[^/]*@|[?#].*", re.DOTALL)
+#: The query and the user of an address, inside a text such as an exception's.
+_SECRETS = re.compile(r"(?<=\?)\S+|(?<=//)[^\s/]*@")
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+#: Characters of a text from outside that are told.
+_MOST_TOLD = 500
+
+
+def _address(text: str) -> str:
+    """An address without its query and its user, which may carry what is nobody's business."""
+    text = re.split(r"[?#]", text, maxsplit=1)[0]
+    scheme = _SCHEME.match(text)
+    return (scheme[0] if scheme else "") + text.rpartition("@")[2] if "@" in text else text
+
+
+def _one_line(text: str) -> str:
+    """A text from outside, so that it cannot pass for a line of the log, nor command a terminal."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text[:_MOST_TOLD])
 
 
 class Reporter:
@@ -43,10 +58,11 @@ class Reporter:
     def request(self, outcome: Outcome, events: int, size: int, seconds: float) -> None:
         """One request was made: of `events` events in `size` bytes, answered or given up after `seconds`."""
         failed = outcome.status is None or not 200 <= outcome.status < 300
-        text = str(outcome.error) if outcome.status is None else f"status {outcome.status}"
-        if outcome.location is not None and failed:
-            # Without its query and its user, which may carry what is nobody's business.
-            text += f", not following its Location: {re.sub(_SECRETS, '', outcome.location)}"
+        text = f"status {outcome.status}"
+        if outcome.status is None:
+            text = _one_line(re.sub(_SECRETS, "...", str(outcome.error)))
+        elif outcome.location is not None and failed:
+            text += f", not following its Location: {_one_line(_address(outcome.location))}"
         with self._lock:
             self._requests += 1
             if outcome.status is not None:

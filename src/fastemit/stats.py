@@ -31,6 +31,11 @@ def described(error: BaseException) -> str:
         return type(error).__name__
 
 
+def described_without_secrets(error: BaseException) -> str:
+    """An exception of a request, in a line. A `ValueError` quotes what it was given: a header, a proxy's address."""
+    return type(error).__name__ if isinstance(error, ValueError) else described(error)
+
+
 @dataclass(frozen=True)
 class EmitterStats:
     """One consistent look at an emitter, counted since it was made, or since the fork in a forked child.

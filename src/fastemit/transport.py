@@ -21,6 +21,7 @@ from fastemit._version import __version__
 from fastemit.connections import Exchange, pool_classes
 from fastemit.lifecycle import renew_pools
 from fastemit.outcome import ANSWER_LIMIT, CONTENT_TYPE, DEFAULT_TIMEOUT, Outcome
+from fastemit.stats import described_without_secrets
 from fastemit.trust import tls_context
 
 if TYPE_CHECKING:
@@ -157,10 +158,12 @@ class HttpTransport:
                     preload_content=False,
                     decode_content=False,
                 )
-            except (HTTPError, http.client.HTTPException, OSError) as error:
+            except (HTTPError, http.client.HTTPException, OSError, ValueError) as error:
                 if exchange.stale:
                     continue
-                return Outcome(error=_described(error), timed_out=exchange.under_way and _is_timeout(error))
+                return Outcome(
+                    error=described_without_secrets(error), timed_out=exchange.under_way and _is_timeout(error)
+                )
             outcome = Outcome(
                 status=response.status,
                 retry_after=response.headers.get("Retry-After"),
@@ -192,10 +195,6 @@ def _is_timeout(error: BaseException) -> bool:
         # A timeout while the body was sent.
         return isinstance(error.args[1], TimeoutError)
     return isinstance(error, ReadTimeoutError)
-
-
-def _described(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"
 
 
 def _finish(response: Any) -> None:
