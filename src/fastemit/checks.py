@@ -22,7 +22,10 @@ def _value_error(name: str, value: object, allowed: str) -> NoReturn:
 
 
 def _shown(value: object) -> str:
-    text = repr(value)
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001 - an int of more than 4300 digits, for one; its argument is still to be named
+        return f"a {type(value).__name__} that cannot be shown"
     return text if len(text) <= 100 else text[:97] + "..."
 
 
