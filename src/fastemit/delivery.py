@@ -29,6 +29,8 @@ from fastemit.waiting import Flush, Guard, Inbox, OneSends
 AFTER_A_FAULT: Final = 1.0
 #: Seconds between two looks at what another thread does, at the least.
 MIN_PAUSE: Final = 0.01
+#: Seconds between two looks of who is woken by what the other thread does, unless that fails.
+LONG_PAUSE: Final = 0.05
 
 
 class Delivery:
@@ -358,8 +360,17 @@ class Delivery:
 
     def _make_room(self) -> float | None:
         """Send something; where that may not be now, the seconds until it may."""
-        if self._one_turn(None):
-            return None
+        with self._guard.as_sender():
+            turn = self._turn_taken
+            # Another thread's request is not waited for here, but in the queue of those who want room: a close wakes
+            # them at once, and so does that request when it makes room.
+            try:
+                if not turn.take(0.0):
+                    return LONG_PAUSE
+                if self._step(None):
+                    return None
+            finally:
+                turn.leave()
         return max(self._schedule.backoff.until - time.monotonic(), MIN_PAUSE)
 
     def _drain_inline(self, flush: Flush, deadline: float | None) -> None:
