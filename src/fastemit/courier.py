@@ -24,6 +24,7 @@ from fastemit.outcome import Outcome, Transport
 from fastemit.reporting import Reporter
 from fastemit.retry import POISON_AFTER, Verdict, is_poison_sign, judge, retry_after_seconds
 from fastemit.schedule import FOREVER, Schedule, Turn
+from fastemit.signals import of_signal_handler, raise_of_signal_handler
 from fastemit.stats import described
 from fastemit.typing import PayloadDictList
 from fastemit.waiting import Flush, Guard
@@ -260,6 +261,7 @@ class Courier:
         try:
             outcome = self._request(batch, cap)
         except Exception as error:  # noqa: BLE001 - whatever a hook or a pool of the user's raises, the events are kept
+            raise_of_signal_handler(error)
             outcome = Outcome(error=described(error))
         self._report.request(outcome, events, size, time.monotonic() - started)
         return outcome
@@ -365,8 +367,11 @@ class Courier:
         error: Exception | None = None
         try:
             hook(list(events))
-        except Exception as raised:  # noqa: BLE001 - whatever it raises, the events are kept
-            error = raised
+        except Exception as raised:
+            if of_signal_handler(raised) is not None:
+                batch.give_back()
+                raise
+            error = raised  # whatever it is, the events are kept
             verdicts = [Verdict.KEEP] * len(events)
         except BaseException:
             batch.give_back()

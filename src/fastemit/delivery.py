@@ -21,6 +21,7 @@ from fastemit.hooks import Hooks
 from fastemit.outcome import Outcome, Transport
 from fastemit.reporting import Reporter
 from fastemit.schedule import FOREVER, LINGER, Exit, Schedule, Tick, Turn
+from fastemit.signals import raise_of_signal_handler
 from fastemit.stats import EmitterStats, described, say
 from fastemit.typing import Overflow, Payload, PayloadDictList
 from fastemit.waiting import Flush, Guard, Inbox, OneSends
@@ -216,6 +217,7 @@ class Delivery:
         try:
             call()
         except Exception as error:  # noqa: BLE001 - whatever a flush of the user's raises, the sender goes on
+            raise_of_signal_handler(error)
             self.report.log.add("flush raised", described(error))
 
     @property

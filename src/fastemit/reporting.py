@@ -10,6 +10,7 @@ from typing import Any
 
 from fastemit._buffer import Batch, EventBuffer
 from fastemit.outcome import Outcome
+from fastemit.signals import raise_of_signal_handler
 from fastemit.stats import EmitterStats, ThrottledLog, described, logger, say
 from fastemit.typing import FailureCallback, SuccessCallback
 
@@ -130,5 +131,6 @@ class Reporter:
             if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
                 # Not the callback's, but the user's.
                 raise
+            raise_of_signal_handler(error)
             say(logging.DEBUG, "%s raised", name, exc_info=error)
             self.log.add("callback raised", f"{name}: {described(error)}")

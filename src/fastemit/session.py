@@ -14,7 +14,8 @@ from urllib.parse import parse_qs, urlencode
 
 from fastemit.lifecycle import renew_pools
 from fastemit.outcome import ANSWER_LIMIT, CONTENT_TYPE, DEFAULT_TIMEOUT, Outcome
-from fastemit.stats import described, described_without_secrets, say
+from fastemit.signals import raise_of_signal_handler
+from fastemit.stats import described_without_secrets, say
 
 if TYPE_CHECKING:
     from fastemit.endpoint import Endpoint
@@ -73,6 +74,7 @@ class SessionTransport:
             # Streamed, so that an answer without end is not read into memory.
             response = call(self._endpoint.url, timeout=(connect, read), allow_redirects=False, stream=True, **how)
         except Exception as error:  # noqa: BLE001 - an adapter of the user's may raise anything; the events are kept
+            raise_of_signal_handler(error)
             return Outcome(error=described_without_secrets(error), timed_out=_is_read_timeout(error))
         try:
             headers = getattr(response, "headers", None) or {}
@@ -121,4 +123,5 @@ def _finish(response: Any) -> None:
                 break
         response.close()
     except Exception as error:  # noqa: BLE001 - the status is known, and nothing here changes the outcome
+        raise_of_signal_handler(error)
         say(logging.DEBUG, "the rest of an answer was not read: %s", type(error).__name__)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import logging
 import math
@@ -13,14 +12,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from fastemit.signals import raise_of_signal_handler
+
 logger: logging.Logger = logging.getLogger("fastemit")
 logger.addHandler(logging.NullHandler())
 
 
 def say(level: int, text: str, *arguments: object, **options: Any) -> None:
     """Log a line. What a filter or handler of the user's raises must not end the sending."""
-    with contextlib.suppress(Exception):
+    try:
         logger.log(level, text, *arguments, **options)
+    except Exception as error:  # noqa: BLE001 - see above; but not what a signal means for the program
+        raise_of_signal_handler(error)
 
 
 def described(error: BaseException) -> str:

@@ -21,6 +21,7 @@ from fastemit._version import __version__
 from fastemit.connections import Exchange, pool_classes
 from fastemit.lifecycle import renew_pools
 from fastemit.outcome import ANSWER_LIMIT, CONTENT_TYPE, DEFAULT_TIMEOUT, Outcome
+from fastemit.signals import raise_of_signal_handler
 from fastemit.stats import described_without_secrets
 from fastemit.trust import tls_context
 
@@ -159,6 +160,7 @@ class HttpTransport:
                     decode_content=False,
                 )
             except (HTTPError, http.client.HTTPException, OSError, ValueError) as error:
+                raise_of_signal_handler(error)
                 if exchange.stale:
                     continue
                 return Outcome(
@@ -210,5 +212,6 @@ def _finish(response: Any) -> None:
                 return
             left -= len(data)
         response.close()
-    except (HTTPError, http.client.HTTPException, OSError):
+    except (HTTPError, http.client.HTTPException, OSError) as error:
         response.close()
+        raise_of_signal_handler(error)

@@ -1,0 +1,88 @@
+"""Telling whether an exception came out of a signal handler, and not out of the code that it broke into."""
+
+from __future__ import annotations
+
+import functools
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from types import CodeType, FrameType, TracebackType
+from typing import Any
+
+
+def of_signal_handler(error: BaseException) -> BaseException | None:
+    """The exception that a handler of a signal raised, if `error`, just caught, is that or was made of it; else None.
+
+    Python runs handlers in the main thread, between any two steps of what it is doing. What they raise (Celery's
+    `SoftTimeLimitExceeded`, the `TimeoutError` of many an alarm, the `SystemExit` of a SIGTERM) is meant for the
+    program, and is no fault of the request or the callback that happens to run. Its traceback goes through the handler,
+    which the traceback of anything else does not. (A handler that is written in C leaves no trace there.)
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return None
+    handlers = _handlers()
+    callers = _callers()
+    found: BaseException | None = None
+    seen: set[int] = set()
+    ahead: list[BaseException | None] = [error]
+    while ahead:
+        each = ahead.pop()
+        if each is None or id(each) in seen:
+            continue
+        seen.add(id(each))
+        trace = each.__traceback__
+        # One that a caller was handling already when it called (a flush in an `except` block) is the context of all
+        # that goes wrong since, and not its reason.
+        if each is not error and trace is not None and trace.tb_frame in callers:
+            continue
+        if any(code in handlers for code in _way_of(trace)):
+            found = each
+        # A library may have made an error of its own of it, as urllib3 does with a TimeoutError, and given that the
+        # same traceback: so the innermost is what the handler raised.
+        ahead += [each.__cause__, each.__context__]
+    return found
+
+
+def raise_of_signal_handler(error: BaseException) -> None:
+    """Raise what a handler of a signal raised, if `error`, just caught, is that or was made of it."""
+    raised = of_signal_handler(error)
+    if raised is not None:
+        context = raised.__context__
+        try:
+            raise raised
+        finally:
+            # Python has put `error` there, which was made of it.
+            raised.__context__ = context
+
+
+def _callers() -> list[FrameType]:
+    """Those who called what has caught an exception and asks here, or its helper."""
+    callers = []
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None:
+        callers.append(frame)
+        frame = frame.f_back
+    return callers
+
+
+def _way_of(trace: TracebackType | None) -> Iterator[CodeType]:
+    while trace is not None:
+        yield trace.tb_frame.f_code
+        trace = trace.tb_next
+
+
+def _handlers() -> set[CodeType]:
+    codes = (_code_of(signal.getsignal(number)) for number in signal.valid_signals())
+    return {code for code in codes if code is not None}
+
+
+def _code_of(handler: Any) -> CodeType | None:
+    """The code of a handler that is a function, a method, a partial or an object that can be called."""
+    while isinstance(handler, functools.partial):
+        handler = handler.func
+    handler = getattr(handler, "__func__", handler)
+    if not hasattr(handler, "__code__"):
+        handler = getattr(type(handler), "__call__", None)  # noqa: B004 - its code is what is wanted
+    code = getattr(handler, "__code__", None)
+    return code if isinstance(code, CodeType) else None
