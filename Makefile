@@ -62,6 +62,15 @@ demo: $(VENV)/.installed  ## 50,000 events through fastemit and the reference, a
 test: $(VENV)/.installed  ## run the tests; ARGS="-k flush -x" is passed to pytest
 	@$(BIN)/python -m pytest -n auto --dist worksteal -p no:benchmark $(ARGS)
 
+.PHONY: sanitize
+sanitize: $(VENV)/.installed  ## run the buffer's tests under AddressSanitizer and UBSan, on a build with assertions
+	@PYTHON=$(BIN)/python scripts/sanitize.sh $(ARGS)
+
+SECONDS ?= 60
+.PHONY: fuzz
+fuzz: $(VENV)/.installed  ## fuzz the buffer against its model; SECONDS=60, ARGS=<seed>
+	@cd tests && ../$(BIN)/python buffer_fuzz.py $(SECONDS) $(ARGS)
+
 .PHONY: bench
 bench: $(VENV)/.installed  ## run the benchmarks
 	@$(BIN)/python -m pytest --benchmark-only benchmarks $(ARGS)
