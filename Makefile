@@ -62,6 +62,17 @@ demo: $(VENV)/.installed  ## 50,000 events through fastemit and the reference, a
 test: $(VENV)/.installed  ## run the tests; ARGS="-k flush -x" is passed to pytest
 	@$(BIN)/python -m pytest -n auto --dist worksteal -p no:benchmark $(ARGS)
 
+MINUTES ?= 10
+SEED ?=
+
+.PHONY: soak
+soak: $(VENV)/.installed  ## random load, faults, forks and restarts, and books event by event; MINUTES=10, SEED=<seed>
+	@$(BIN)/python tests/soak.py --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+
+.PHONY: fault-matrix
+fault-matrix: $(VENV)/.installed  ## print the table of docs/guarantees.md: what each fault of a network costs
+	@$(BIN)/python tests/fault_matrix.py $(ARGS)
+
 .PHONY: sanitize
 sanitize: $(VENV)/.installed  ## run the buffer's tests under AddressSanitizer and UBSan, on a build with assertions
 	@PYTHON=$(BIN)/python scripts/sanitize.sh $(ARGS)
