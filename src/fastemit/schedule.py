@@ -19,7 +19,7 @@ MAX_PATIENCE: Final = 64
 MIN_INTERVAL: Final = 0.001
 #: Seconds from one request to the next that a sender thread leaves, unless there is much to send or somebody waits. A
 #: request costs some 250 us of Python, and as many take the GIL from the program as there are batches of 10 otherwise.
-LINGER: Final = 0.02
+LINGER: Final = 0.04
 
 
 @dataclass(frozen=True)
