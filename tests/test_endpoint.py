@@ -87,6 +87,7 @@ def test_as_collector_uri_for_get_ends_in_i() -> None:
         "[::1",
         "::1",
         "[nonsense]",
+        "[v1.x]",
         "exa$mple.com",
         "exam\\ple.com",
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -85,6 +86,9 @@ def parse_endpoint(endpoint: Any, protocol: Any = "https", port: Any = None, met
         parts = urlsplit(f"{scheme}://{rest}")
         own_port = parts.port
         host = parts.hostname
+        if "[" in parts.netloc.rpartition("@")[2]:
+            # From Python 3.11.4 on urlsplit has looked at what is in brackets; before, it takes anything.
+            ipaddress.IPv6Address(host or "")
     except ValueError:
         # Its message may hold all of the address.
         raise wrong("its host or port cannot be read") from None
