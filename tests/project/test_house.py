@@ -1,0 +1,146 @@
+"""What the files for maintainers say is so: make's list, the hooks, the workflows, the forms, CONTRIBUTING.
+
+These need the whole repository, so the sdist does not carry them.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+MAKEFILE = (ROOT / "Makefile").read_text("utf-8")
+TARGETS = set(re.findall(r"^\.PHONY: (\S+)$", MAKEFILE, re.MULTILINE))
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+FORMS = [form for form in sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml")) if form.name != "config.yml"]
+DOCUMENTS = ["CONTRIBUTING.md", "README.md", ".github/pull_request_template.md"]
+#: Steps of others, which have no line in the list.
+INNER = {"remove-build", "lint-python", "lint-types", "lint-cython", "lint-workflows"}
+
+
+def load(path: Path) -> Any:
+    return yaml.safe_load(path.read_text("utf-8"))
+
+
+def jobs() -> Iterator[Any]:
+    for workflow in WORKFLOWS:
+        for name, job in load(workflow)["jobs"].items():
+            yield pytest.param(job, id=f"{workflow.stem}-{name}")
+
+
+def steps() -> Iterator[Any]:
+    for workflow in WORKFLOWS:
+        for job in load(workflow)["jobs"].values():
+            yield from job["steps"]
+
+
+def prerequisites(target: str) -> list[str]:
+    found = re.search(rf"^{target}: (.*?)(?: *##.*)?$", MAKEFILE, re.MULTILINE)
+    assert found is not None
+    return found[1].split()
+
+
+def make_words(text: str) -> set[str]:
+    """The targets of commands such as `make test`, in code."""
+    code = "\n".join(re.findall(r"`[^`\n]+`|^ {4,}[^\n]+$|^```sh\n.*?^```", text, re.MULTILINE | re.DOTALL))
+    return set(re.findall(r"\bmake (?:[A-Z]+=\S+ )?([a-z][a-z-]*)", code))
+
+
+def test_make_help_lists_every_target() -> None:
+    told = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    listed = re.findall(r"^make (\S+) +\S", told, re.MULTILINE)
+    assert sorted(listed) == sorted(TARGETS - INNER)
+
+
+def test_the_hooks_of_pre_commit_are_the_parts_of_make_lint() -> None:
+    (repository,) = load(ROOT / ".pre-commit-config.yaml")["repos"]
+    assert repository["repo"] == "local"  # nothing is fetched, so no version differs
+    assert [hook["entry"].removeprefix("make ") for hook in repository["hooks"]] == prerequisites("lint")
+
+
+def test_ci_runs_make_lint() -> None:
+    assert re.search(r"^ *step lint make lint$", (ROOT / ".ci" / "run").read_text("utf-8"), re.MULTILINE)
+    assert any(step.get("run") == "bash .ci/run" for step in steps())
+
+
+@pytest.mark.parametrize("path", FORMS, ids=lambda form: form.stem)
+def test_an_issue_form_is_one_that_github_takes(path: Path) -> None:
+    form = load(path)
+    assert {"name", "description", "body"} <= form.keys()
+    fields = [field for field in form["body"] if field["type"] != "markdown"]
+    assert {field["type"] for field in fields} <= {"textarea", "input", "dropdown", "checkboxes"}
+    assert all(field["attributes"]["label"] for field in fields)
+    names = [field["id"] for field in fields]
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_a_make_target_that_a_document_names_exists(document: str) -> None:
+    named = make_words((ROOT / document).read_text("utf-8"))
+    assert named
+    assert named <= TARGETS
+
+
+@pytest.mark.parametrize("document", ["CONTRIBUTING.md", "SECURITY.md"])
+def test_a_file_that_a_document_names_exists(document: str) -> None:
+    text = (ROOT / document).read_text("utf-8")
+    named = re.findall(r"\]\((?!https?:)([^)#]+)\)", text) + re.findall(
+        r"`((?:scripts|tests|docs|\.ci)/[\w./]+)`", text
+    )
+    assert named
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def test_contributing_names_each_switch_of_the_build_and_no_other() -> None:
+    switches = set(re.findall(r'environ\.get\("(FASTEMIT_\w+)"', (ROOT / "setup.py").read_text("utf-8")))
+    named = set(re.findall(r"FASTEMIT_[A-Z]+", (ROOT / "CONTRIBUTING.md").read_text("utf-8")))
+    assert switches == named
+
+
+def test_contributing_names_each_module_of_the_house() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text("utf-8") + (ROOT / "docs" / "design.md").read_text("utf-8")
+    modules = {path.name for path in (ROOT / "src" / "fastemit").glob("*.p[yx]*") if not path.name.startswith("__")}
+    unnamed = {name for name in modules if f"`{name}`" not in text and not name.endswith((".pyi", "_version.py"))}
+    assert unnamed == set()
+
+
+@pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.stem)
+def test_a_workflow_has_no_permission_but_what_its_jobs_ask_for(workflow: Path) -> None:
+    assert load(workflow)["permissions"] == {}
+
+
+@pytest.mark.parametrize("job", list(jobs()))
+def test_a_job_ends_in_time_and_says_what_it_may_do(job: dict[str, Any]) -> None:
+    assert 0 < job["timeout-minutes"] <= 60
+    written = {scope for scope, access in job["permissions"].items() if access == "write"}
+    assert written <= {"id-token", "attestations"}
+
+
+def test_every_action_is_pinned_by_commit() -> None:
+    used = [step["uses"] for step in steps() if "uses" in step]
+    assert used
+    assert [action for action in used if not re.fullmatch(r"[\w.-]+/[\w./-]+@[0-9a-f]{40}", action)] == []
+
+
+def test_every_make_command_of_the_workflows_exists() -> None:
+    commands = [step["run"] for step in steps() if step.get("run", "").startswith("make ")]
+    assert commands
+    assert {command.split()[1] for command in commands} <= TARGETS
+
+
+def test_only_a_tag_is_published_and_only_main_goes_to_the_test_index() -> None:
+    wheels = load(ROOT / ".github" / "workflows" / "wheels.yml")["jobs"]
+    rules = {name: job["if"] for name, job in wheels.items() if "if" in job}
+    tag, main = "github.ref_type == 'tag'", "github.ref == 'refs/heads/main'"
+    assert rules == {
+        "attest": f"github.event_name == 'push' && {tag}",
+        "publish": f"github.event_name == 'push' && {tag}",
+        "publish-for-trial": f"github.event_name == 'push' && {main}",
+    }
+    assert [name for name, job in wheels.items() if "id-token" in job["permissions"]] == list(rules)
