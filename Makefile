@@ -34,7 +34,7 @@ $(VENV)/.created:
 
 $(VENV)/.installed: $(VENV)/.created $(SOURCES)
 	@echo "Installing the test tools and building the extension (a minute the first time)"
-	@$(BIN)/python -m pip install -qq --group test
+	@$(BIN)/python -m pip install -qq --group test --group hosts
 	@# Beside the newest reference, the one whose documentation is kept to; tests run it in a process of its own.
 	@$(BIN)/python tests/install_reference.py
 	@$(BIN)/python -m pip install -qq --editable .

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from delivery_support import Rig, put, rigged
+from host_support import needs_host
 from process_support import WatchedScript
 
 from fastemit import AsyncEmitter, Emitter
@@ -23,6 +24,8 @@ from fastemit import AsyncEmitter, Emitter
 STALL = 0.05
 ROUNDS = 6
 ANSWERED_AFTER = 0.15
+
+needs_gevent = needs_host("gevent")
 
 
 @pytest.fixture
@@ -97,6 +100,7 @@ WORK = {
 }
 
 
+@needs_gevent
 @pytest.mark.parametrize("work", WORK)
 def test_a_greenlet_s_heart_does_not_stand_still(rig: Rig, run: WatchedScript, work: str) -> None:
     rig.collector.respond(delay=ANSWERED_AFTER, times=None)
@@ -118,6 +122,7 @@ assert stall < {STALL}, stall
     ).well
 
 
+@needs_gevent
 def test_events_of_many_greenlets_arrive_once(rig: Rig, run: WatchedScript) -> None:
     assert run(
         """
@@ -130,6 +135,7 @@ def test_events_of_many_greenlets_arrive_once(rig: Rig, run: WatchedScript) -> N
     assert run.arrived == list(range(1000))
 
 
+@needs_gevent
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no fork on Windows")
 def test_a_child_of_a_gevent_process_delivers(run: WatchedScript) -> None:
     assert run(
@@ -149,6 +155,7 @@ def test_a_child_of_a_gevent_process_delivers(run: WatchedScript) -> None:
     assert run.arrived == [0, 1, 2, 10, 11, 12]
 
 
+@needs_gevent
 def test_a_heart_stands_still_where_nothing_is_patched(rig: Rig, run: WatchedScript) -> None:
     rig.collector.respond(delay=ANSWERED_AFTER, times=None)
     assert run(f"""

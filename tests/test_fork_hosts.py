@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from delivery_support import Rig, numbers, rigged
+from host_support import needs_host
 from process_support import WATCHDOG, Watched, WatchedScript, environment, watched
 
 POSIX = sys.platform != "win32"
@@ -303,6 +304,7 @@ def serve(server: Watched, port: int, rig: Rig, *, preload: bool) -> set[str]:
     return load.workers
 
 
+@needs_host("gunicorn")
 @needs_posix
 @pytest.mark.parametrize("kind", ["sync", "gthread"])
 def test_gunicorn_with_preload_and_four_workers_delivers_each_event_once(rig: Rig, tmp_path: Path, kind: str) -> None:
@@ -326,6 +328,7 @@ def uwsgi() -> str:
     return str(path)
 
 
+@needs_host("uwsgidecorators")
 @needs_posix
 @pytest.mark.parametrize("threads", [True, False], ids=["threads", "no-threads"])
 @pytest.mark.parametrize("forked", ["preload", "lazy"])
@@ -368,6 +371,7 @@ if __name__ == "__main__":
 """
 
 
+@needs_host("celery")
 @needs_posix
 def test_the_workers_of_a_celery_pool_deliver_what_is_queued_when_they_end(rig: Rig, tmp_path: Path) -> None:
     """Both those that are replaced after some tasks, and the last, which a warm shutdown ends."""
