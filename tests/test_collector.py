@@ -833,12 +833,15 @@ def test_a_forked_child_holds_no_connection(collector: Collector) -> None:
         sock.sendall(raw_post(envelope(EVENT)))
         assert sock.recv(100).startswith(b"HTTP/1.1 200 ")
         reader, writer = os.pipe()
+        started, starts = os.pipe()
         child = os.fork()
         if child == 0:
             os.close(writer)
+            os.write(starts, b"x")
             os.read(reader, 1)  # lives until the parent closes its end
             os._exit(0)
         try:
+            assert os.read(started, 1) == b"x"  # what it inherited has been closed by then
             collector.respond(reset=True)
             sock.sendall(raw_post(envelope(EVENT)))
             with pytest.raises(ConnectionResetError):  # the child's copy of the socket would prevent it
@@ -848,5 +851,6 @@ def test_a_forked_child_holds_no_connection(collector: Collector) -> None:
                 socket.create_connection((collector.host, collector.port), timeout=10)
         finally:
             os.close(writer)
-            os.close(reader)
+            for end in (reader, started, starts):
+                os.close(end)
             os.waitpid(child, 0)
