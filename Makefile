@@ -83,11 +83,6 @@ SECONDS ?= 60
 fuzz: $(VENV)/.installed  ## fuzz the buffer against its model; SECONDS=60, ARGS=<seed>
 	@cd tests && ../$(BIN)/python buffer_fuzz.py $(SECONDS) $(ARGS)
 
-MINUTES ?= 10
-.PHONY: soak
-soak: $(VENV)/.installed  ## random load and faults, and books kept of each event; MINUTES=10, ARGS="--seed 12345"
-	@$(BIN)/python tests/soak.py --minutes $(MINUTES) $(ARGS)
-
 .PHONY: coverage
 coverage:  ## run the tests and tell which lines they reach, the extension's too; `make rebuild` ends the tracing
 	@FASTEMIT_LINETRACE=1 $(MAKE) --no-print-directory rebuild
@@ -96,8 +91,14 @@ coverage:  ## run the tests and tell which lines they reach, the extension's too
 	@PYTHONPATH=scripts $(BIN)/python -m coverage report --include 'src/*' --skip-covered --show-missing
 
 .PHONY: bench
-bench: $(VENV)/.installed  ## run the benchmarks
-	@$(BIN)/python -m pytest --benchmark-only benchmarks $(ARGS)
+bench: $(VENV)/.installed  ## run the benchmarks; writes benchmarks/results.json and the chart of them
+	@$(BIN)/python -m pip install -qq --group bench
+	@FASTEMIT_BENCH_RESULTS=benchmarks/results.json $(BIN)/python -m pytest --benchmark-only benchmarks $(ARGS)
+	@$(BIN)/python benchmarks/chart.py
+
+.PHONY: instructions
+instructions: $(VENV)/.installed  ## count instructions of input and of sending with valgrind; fails when they grew by 10 %
+	@$(BIN)/python benchmarks/instructions.py $(ARGS)
 
 .PHONY: bench-smoke
 bench-smoke: $(VENV)/.installed  ## run the benchmarks briefly, to see that they work

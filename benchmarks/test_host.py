@@ -75,8 +75,8 @@ def test_host_overhead(server: Server, benchmark: BenchmarkFixture, record: Any)
     """A loop that computes and also tracks 20,000 events a second, to the same loop without.
 
     The events come by the clock of the work, not of the wall, so that both do the same whoever else wants the cores.
-    For the same reason it is the CPU of the process that is compared, all threads: a loop in Python can be held up by
-    no more than what the others compute while they hold the GIL. The time on the wall is shown beside it.
+    The figure is of the time on the wall; the CPU of the process beside it has the sender's system calls in it, which
+    need no GIL and hold nobody up.
     """
     turns, rate = 2_000, 20_000
     started = time.process_time()
@@ -110,9 +110,9 @@ def test_host_overhead(server: Server, benchmark: BenchmarkFixture, record: Any)
     kinds: dict[str, dict[str, Any] | None] = {"without": None, "default": {}, "batch_size=1000": {"batch_size": 1000}}
     walls: dict[str, list[float]] = {name: [] for name in kinds}
     runs = {name: run_of(name, settings) for name, settings in kinds.items()}
-    results = benchmark.pedantic(interleaved, (runs, 5 if SMOKE else 15), rounds=1)
+    results = benchmark.pedantic(interleaved, (runs, 5 if SMOKE else 25), rounds=1)
     seconds, wall = medians(results), medians(walls)
-    slowed = (seconds["default"] / seconds["without"] - 1) * 100
+    slowed = (wall["default"] / wall["without"] - 1) * 100
     detail = {f"{name}, CPU s": value for name, value in seconds.items()}
     detail |= {f"{name}, s": value for name, value in wall.items()}
-    record("host overhead", slowed, "% of a busy loop's time", 3, guard=5, detail=detail)
+    record("host overhead", slowed, "% of a busy loop's time", 3, guard=30 if SMOKE else 5, detail=detail)

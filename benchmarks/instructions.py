@@ -1,0 +1,166 @@
+"""Instructions of an event, by valgrind's callgrind, as a ratio to bare `orjson.dumps` in the same run.
+
+    python benchmarks/instructions.py            compare with benchmarks/instructions.json; 1 when one has grown
+    python benchmarks/instructions.py --keep     measure, and keep the figures there
+
+Time differs by a tenth from run to run on most machines, instructions by less than one in a hundred. Each workload is
+run twice, with few and with many events; the difference is free of the interpreter's start and of imports. What a
+Python version makes of the same work differs by more than the limit, so there is a set of figures for each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Final
+
+HERE: Final = Path(__file__).resolve().parent
+KEPT: Final = HERE / "instructions.json"
+#: Share by which a figure may grow.
+ALLOWED: Final = 0.10
+FEW, MANY = 4_000, 20_000
+
+_START = """
+import sys
+sys.path.insert(0, {here!r})
+from bench_support import PAGE_VIEW, PAGE_VIEW_WITH_INT
+from itertools import repeat
+import orjson
+from fastemit._buffer import EventBuffer
+COUNT, A_BATCH = int(sys.argv[1]), 500
+"""
+_CYCLE = """
+from fastemit.delivery import Delivery
+from fastemit.outcome import Outcome
+from fastemit.reporting import Reporter
+
+class Taken:
+    timeout = None
+    def post(self, body, cap=None):
+        body.release()
+        return Outcome(status=200)
+    def close(self):
+        pass
+
+buffer = EventBuffer(10_000, 1 << 26, 1_000_000, A_BATCH)
+delivery = Delivery(buffer, Taken(), Reporter(None, None), background=False)
+"""
+#: What each workload does with COUNT events. The cost of a send cycle is that of `cycle` less that of `input`.
+WORKLOADS: Final = {
+    "dumps": """
+for _ in repeat(None, COUNT):
+    orjson.dumps(PAGE_VIEW)
+""",
+    "input, one int": """
+buffer = EventBuffer(10_000, 1 << 26, 1_000_000, A_BATCH)
+buffer.notify = 0
+for _ in repeat(None, COUNT // A_BATCH):
+    for _ in repeat(None, A_BATCH):
+        buffer.append(PAGE_VIEW_WITH_INT)
+    buffer.take().sent()
+""",
+    "input, all strings": """
+buffer = EventBuffer(10_000, 1 << 26, 1_000_000, A_BATCH)
+buffer.notify = 0
+for _ in repeat(None, COUNT // A_BATCH):
+    for _ in repeat(None, A_BATCH):
+        buffer.append(PAGE_VIEW)
+    buffer.take().sent()
+""",
+    "input and send": _CYCLE
+    + """
+for _ in repeat(None, COUNT // A_BATCH):
+    for _ in repeat(None, A_BATCH):
+        answer = buffer.append(PAGE_VIEW)
+        if answer:
+            delivery.answer(answer)
+assert delivery.stats().sent_events == COUNT
+""",
+}
+
+
+def instructions(script: Path, count: int, folder: Path) -> int:
+    """What one run of a workload takes, in all."""
+    done = subprocess.run(
+        [
+            "valgrind",
+            "--tool=callgrind",
+            f"--callgrind-out-file={folder / 'out'}",
+            sys.executable,
+            str(script),
+            str(count),
+        ],
+        capture_output=True,
+        text=True,
+        # The order of dicts and sets of strings is not to differ between two runs.
+        env={**os.environ, "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"},
+    )
+    found = re.search(r"Collected : (\d+)", done.stderr)
+    if done.returncode or found is None:
+        raise SystemExit(f"callgrind failed on {script.name}:\n{done.stderr}")
+    return int(found[1])
+
+
+def measure() -> dict[str, float]:
+    """Instructions of an event, for each workload."""
+    costs = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, text in WORKLOADS.items():
+            script = Path(folder) / "workload.py"
+            script.write_text(_START.format(here=str(HERE)) + text)
+            few, many = (instructions(script, count, Path(folder)) for count in (FEW, MANY))
+            costs[name] = (many - few) / (MANY - FEW)
+            print(f"{name}: {costs[name]:,.0f} instructions an event", flush=True)
+    return costs
+
+
+def ratios(costs: dict[str, float]) -> dict[str, float]:
+    limit = costs["dumps"]
+    return {
+        "input, one int": costs["input, one int"] / limit,
+        "input, all strings": costs["input, all strings"] / limit,
+        "a send cycle, 500 events": (costs["input and send"] - costs["input, all strings"]) / limit,
+    }
+
+
+def kind() -> str:
+    """What figures can be compared: of one architecture and Python version."""
+    return f"{platform.machine()}, {platform.python_implementation()} {'.'.join(platform.python_version_tuple()[:2])}"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--keep", action="store_true", help="keep what is measured as the figures to compare with")
+    options = parser.parse_args()
+    if shutil.which("valgrind") is None:
+        print("instructions.py needs valgrind on the path: apt-get install valgrind", file=sys.stderr)
+        return 2
+    kept: dict[str, dict[str, float]] = json.loads(KEPT.read_text()) if KEPT.exists() else {}
+    measured = ratios(measure())
+    if options.keep:
+        kept[kind()] = {name: round(value, 3) for name, value in measured.items()}
+        KEPT.write_text(json.dumps(dict(sorted(kept.items())), indent=1) + "\n")
+    before = kept.get(kind())
+    grown = False
+    for name, value in measured.items():
+        line = f"{name}: {value:.3f} times orjson.dumps"
+        if before is not None:
+            line += f", kept {before[name]:.3f}"
+            if value > before[name] * (1 + ALLOWED):
+                grown, line = True, line + f"  MORE THAN {ALLOWED:.0%} UP"
+        print(line)
+    if before is None:
+        print(f"no figures are kept for {kind()}: nothing to compare with (--keep keeps these)")
+    return int(grown)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
