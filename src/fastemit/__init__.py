@@ -29,11 +29,18 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from fastemit.redis import RedisEmitter as RedisEmitter
+    from fastemit.redis import RedisWorker as RedisWorker
     from fastemit.snowplow import Snowplow as Snowplow
 else:
     # Imported on first use, because they need an extra: name, module, what the extra installs. Not in `__all__`, so
     # that a star import needs none.
-    _NEED_AN_EXTRA = {"Snowplow": ("fastemit.snowplow", "snowplow_tracker")}
+    _NEED_AN_EXTRA = {
+        "CeleryEmitter": ("fastemit.celery", "celery"),
+        "RedisEmitter": ("fastemit.redis", "redis"),
+        "RedisWorker": ("fastemit.redis", "redis"),
+        "Snowplow": ("fastemit.snowplow", "snowplow_tracker"),
+    }
 
     # Out of sight of type checkers, which would take it to mean that every name is there.
     def __getattr__(name: str) -> Any:

@@ -1,0 +1,278 @@
+"""`RedisEmitter`, which puts events into a Redis list, and `RedisWorker`, which takes them out and sends them.
+
+docs/scaling.md says what is guaranteed, how to run workers, and what to watch.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Mapping
+from dataclasses import replace
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
+
+import orjson
+
+try:
+    import redis
+except ModuleNotFoundError as error:
+    if error.name != "redis":
+        raise
+    raise ImportError(
+        'fastemit.RedisEmitter and fastemit.RedisWorker need the package redis: pip install "fastemit[redis]"',
+        name=error.name,
+    ) from error
+
+from fastemit import checks
+from fastemit._buffer import MAX_REQUEST_BYTES, MIN_REQUEST_BYTES, EventBuffer, KeptEvent
+from fastemit.delivery import Delivery
+from fastemit.emitters import DEFAULT_BUFFER_BYTES, DEFAULT_REQUEST_BYTES, Timer
+from fastemit.event_store import DEFAULT_BUFFER_CAPACITY
+from fastemit.outcome import Outcome
+from fastemit.redis_list import default_client, key_name
+from fastemit.redis_worker import RedisWorker
+from fastemit.reporting import Reporter
+from fastemit.source_buffer import BatchAround, BufferAround
+from fastemit.stats import EmitterStats, described
+from fastemit.typing import Overflow, Payload
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["RedisEmitter", "RedisWorker"]
+
+#: What orjson would write in a way of its own, where `str` is asked for.
+_AS_STR: Final = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
+_dumps: Final = orjson.dumps
+
+
+def encode(payload: Payload) -> bytes:
+    """An event as it lies in Redis: its JSON, with `str(value)` for what JSON has no type for.
+
+    Raises `TypeError` for what is no mapping, and what `json.dumps` raises for keys that it refuses and for circles.
+    """
+    if not isinstance(payload, dict):
+        if not isinstance(payload, Mapping):
+            raise TypeError(f"payload must be a mapping of names to values, not {type(payload).__name__}")
+        payload = dict(payload)
+    try:
+        return _dumps(payload, str, _AS_STR)
+    except TypeError:
+        # Lone surrogates, keys that are no strings, integers past 64 bits: `json`, as the reference.
+        return json.dumps(payload, default=str).encode("ascii")
+
+
+class _PushBatch(BatchAround):
+    """A batch whose body is the list of its events, each as it was encoded."""
+
+    def body(self) -> Any:
+        return self._owner.originals_of(self.seq, len(self))
+
+
+class _PushBuffer(BufferAround):
+    batch_class = _PushBatch
+
+
+class PushTransport:
+    """Appends batches to a Redis list. A transport of the delivery; and `push` for a single event."""
+
+    timeout: tuple[float, float] | None = None  # the client has its own
+
+    def __init__(self, rdb: Any, key: str) -> None:
+        self.rdb = rdb
+        self.key = key
+        self.after_fork()
+
+    def post(self, body: Any, cap: float | None = None) -> Outcome:
+        try:
+            self.rdb.rpush(self.key, *body)
+        except Exception as error:  # noqa: BLE001 - a client has many errors, and the events are kept after each
+            return Outcome(error=described(error), timed_out=isinstance(error, redis.TimeoutError))
+        return Outcome(status=200)
+
+    def get(self, query: str, cap: float | None = None) -> Outcome:
+        raise AssertionError("a RedisEmitter has no GET")
+
+    def push(self, event: bytes) -> bool:
+        """Append one event. False when that failed: then nobody knows whether Redis has it."""
+        try:
+            self.rdb.rpush(self.key, event)
+        except Exception:  # noqa: BLE001 - as above; the sender's attempt, which follows, will tell why
+            return False
+        with self._lock:
+            self.pushed += 1
+            self.pushed_bytes += len(event)
+        return True
+
+    def close(self) -> None:
+        """The client is the user's."""
+
+    def after_fork(self) -> None:
+        # redis-py sees to its connections itself.
+        self._lock = threading.Lock()
+        self.pushed = self.pushed_bytes = 0
+
+
+class RedisEmitter:
+    """Appends each event, as a JSON string, to a list in Redis, for any number of `RedisWorker`s to send.
+
+    The positional parameters are those of `snowplow_tracker.RedisEmitter`.
+
+    Args:
+        rdb: a `redis.Redis` or `redis.RedisCluster`, with `decode_responses` on or off. Default: localhost:6379.
+        key: the list's key. Default "snowplow".
+        batch_size: queued events at which they are pushed. With 1, the default, an event is in Redis when `input`
+            returns, unless Redis fails; with more a thread pushes them in batches.
+        byte_limit, max_retry_delay_seconds, buffer_capacity, overflow, max_buffer_bytes, shutdown_timeout, background,
+            flush_interval: as for `Emitter`, with Redis in the collector's place.
+        max_request_bytes: most bytes that are pushed at once. Default 1,000,000.
+
+    Raises:
+        TypeError, ValueError: naming the argument, the value and what is allowed.
+
+    Thread safety: every method may be called from any thread and from a signal handler.
+    """
+
+    def __init__(
+        self,
+        rdb: Any = None,
+        key: str = "snowplow",
+        *,
+        batch_size: int = 1,
+        byte_limit: int | None = None,
+        max_retry_delay_seconds: float = 60,
+        buffer_capacity: int = DEFAULT_BUFFER_CAPACITY,
+        overflow: Overflow = "backpressure",
+        max_buffer_bytes: int = DEFAULT_BUFFER_BYTES,
+        max_request_bytes: int = DEFAULT_REQUEST_BYTES,
+        shutdown_timeout: float = 5.0,
+        background: bool = True,
+        flush_interval: float | None = None,
+    ) -> None:
+        if rdb is not None:
+            checks.has_methods("rdb", rdb, ("rpush",), "None or a redis.Redis")
+        capacity = checks.integer("buffer_capacity", buffer_capacity)
+        size = min(checks.integer("batch_size", batch_size), capacity)
+        if byte_limit is not None:
+            checks.integer("byte_limit", byte_limit)
+        checks.integer("max_buffer_bytes", max_buffer_bytes, MIN_REQUEST_BYTES)
+        checks.integer("max_request_bytes", max_request_bytes, MIN_REQUEST_BYTES, MAX_REQUEST_BYTES)
+        checks.one_of("overflow", overflow, get_args(Overflow))
+        checks.boolean("background", background)
+        self._transport = PushTransport(default_client() if rdb is None else rdb, key_name(key))
+        self._buffer = EventBuffer(capacity, max_buffer_bytes, max_request_bytes, size, byte_limit, keep=True)
+        around: Any = _PushBuffer(self._buffer)
+        self._delivery = Delivery(
+            around,
+            self._transport,
+            Reporter(),
+            overflow=overflow,
+            max_retry_delay=checks.seconds("max_retry_delay_seconds", max_retry_delay_seconds),
+            background=background,
+            shutdown_timeout=checks.seconds("shutdown_timeout", shutdown_timeout, zero=True),
+            flush_interval=None if flush_interval is None else checks.seconds("flush_interval", flush_interval),
+        )
+        delivery = self._delivery
+        self.timer: Timer = Timer(lambda: delivery.flush_interval is not None)
+        self.retry_timer: Timer = Timer(lambda: delivery.retry_delay > 0)
+
+    def input(self, payload: Payload) -> None:
+        """Take an event; with a `batch_size` of 1 it is in Redis when this returns. No error of Redis is raised.
+
+        Raises:
+            TypeError: `payload` is no mapping, or has a key that JSON has no form for. Nothing is queued then.
+        """
+        event = encode(payload)
+        buffer = self._buffer
+        if buffer.batch_size == 1 and not (buffer.unsettled_events or buffer.closed):
+            if buffer.forked:
+                self._delivery.notice_fork()
+            if self._transport.push(event):
+                return
+        answer = buffer.append_encoded(KeptEvent(event, event))
+        if answer:
+            self._delivery.answer(answer)
+
+    def reached_limit(self) -> bool:
+        """Whether there is enough queued to push: `batch_size`, `byte_limit`, or a full buffer."""
+        return self._buffer.due
+
+    def flush(self) -> None:
+        """Wait until what is queued is in Redis; the first failure ends the wait."""
+        self._delivery.drain()
+
+    def sync_flush(self, timeout: float | None = None) -> None:
+        """`flush`, for at most `timeout` seconds (None: as long as it takes)."""
+        self.drain(timeout)
+
+    def async_flush(self) -> None:
+        """Have what is queued pushed soon, and return at once."""
+        self._delivery.request_flush()
+
+    def drain(self, timeout: float | None = None) -> bool:
+        """`flush`, for at most `timeout` seconds; True if nothing is left of what was there at the call."""
+        return self._delivery.drain(None if timeout is None else checks.seconds("timeout", timeout, zero=True))
+
+    def close(self, timeout: float | None = None) -> int:
+        """Push what is left within `timeout` seconds (None: `shutdown_timeout`), and from here on drop what comes.
+
+        Returns the number of events left. The client is not closed: it is yours.
+        """
+        given = None if timeout is None else checks.seconds("timeout", timeout, zero=True)
+        return self._delivery.close(self._delivery.shutdown_timeout if given is None else given)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> Literal[False]:
+        self.close()
+        return False
+
+    def set_flush_timer(self, timeout: float) -> None:
+        """Push what is queued every `timeout` seconds; a second call replaces the first."""
+        self._delivery.flush_interval = checks.seconds("timeout", timeout)
+
+    def cancel_flush_timer(self) -> None:
+        """Stop the flush timer."""
+        self._delivery.flush_interval = None
+
+    def cancel_flush(self) -> None:
+        """`cancel_flush_timer`, under the name that the documentation of 0.15 has for it."""
+        self.cancel_flush_timer()
+
+    def stats(self) -> EmitterStats:
+        """One consistent look at the counters; `sent_events` are those that Redis has."""
+        stats = self._delivery.stats()
+        pushed, size = self._transport.pushed, self._transport.pushed_bytes
+        return replace(
+            stats,
+            sent_events=stats.sent_events + pushed,
+            sent_bytes=stats.sent_bytes + size,
+            requests=stats.requests + pushed,
+        )
+
+    @property
+    def rdb(self) -> Any:
+        """The client."""
+        return self._transport.rdb
+
+    @property
+    def key(self) -> str:
+        """The list's key."""
+        return self._transport.key
+
+    @property
+    def batch_size(self) -> int:
+        """Queued events at which they are pushed."""
+        return self._buffer.batch_size
+
+    @property
+    def retry_delay(self) -> float:
+        """Seconds of the backoff that runs; 0 when pushing works."""
+        return self._delivery.retry_delay
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.key!r}>"

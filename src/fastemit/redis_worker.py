@@ -1,0 +1,408 @@
+"""`RedisWorker`: takes events out of Redis, has them sent, and lets Redis forget those that are settled."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import orjson
+
+from fastemit import checks
+from fastemit._buffer import EventBuffer
+from fastemit.delivery import Delivery
+from fastemit.emitters import DEFAULT_BUFFER_BYTES, Emitter
+from fastemit.event_store import DEFAULT_BUFFER_CAPACITY
+from fastemit.redis_list import LOST, InFlight, default_client, key_name
+from fastemit.reporting import Reporter
+from fastemit.source_buffer import BatchAround, BufferAround
+from fastemit.stats import EmitterStats, described
+from fastemit.typing import FailureCallback, SuccessCallback
+from fastemit.waiting import Inbox
+
+#: Events that one script takes at the most: Redis serves nobody else meanwhile.
+TAKE_EVENTS: Final = 2000
+#: Bytes after which a script takes no more.
+TAKE_BYTES: Final = 1_000_000
+#: Seconds to wait after an error of Redis: at first, and at the most.
+FIRST_PAUSE: Final = 0.05
+LAST_PAUSE: Final = 5.0
+
+
+class _Entry:
+    """An event that the worker has taken."""
+
+    __slots__ = ("dead", "raw", "settled", "yielded")
+
+    def __init__(self, raw: bytes) -> None:
+        self.raw = raw
+        self.settled = False
+        self.dead = False  # it is to go to the dead list
+        self.yielded = False  # it has gone to the end of the queue, and is to go there in Redis
+
+
+class _SourceBatch(BatchAround):
+    """A batch whose settling is noted for Redis."""
+
+    def sent(self) -> None:
+        seq, count = self.seq, len(self)
+        super().sent()
+        self._owner.settled(seq, count)
+
+    def dropped(self, reason: str) -> None:
+        seq, count = self.seq, len(self)
+        super().dropped(reason)
+        self._owner.settled(seq, count)
+
+    def yield_place(self) -> None:
+        self._owner.yielded(self._batch)
+
+
+class _Source(BufferAround):
+    """The buffer of a worker: it knows by its number what each event was taken as."""
+
+    batch_class = _SourceBatch
+
+    def __init__(self, native: EventBuffer, inbox: Inbox) -> None:
+        super().__init__(native)
+        self.__dict__.update(entries={}, lock=threading.Lock(), worker_inbox=inbox)
+
+    def put(self, event: Any, entry: _Entry) -> Any:
+        """Queue an encoded event; what `EventBuffer.append_encoded` answers."""
+        with self.lock:
+            number = self.native.next_seq
+            # Before it is there to be taken.
+            self.entries[number] = entry
+            answer = self.native.append_encoded(event)
+            if not isinstance(answer, int):
+                del self.entries[number]
+        return answer
+
+    def settled(self, seq: int, count: int) -> None:
+        for number in range(seq, seq + count):
+            self.entries.pop(number).settled = True
+        self.worker_inbox.put(None)
+
+    def yielded(self, batch: Any) -> None:
+        with self.lock:
+            entry = self.entries.pop(batch.seq)
+            self.entries[self.native.next_seq] = entry
+            batch.yield_place()
+            entry.yielded = True
+        self.worker_inbox.put(None)
+
+
+class _WorkerReporter(Reporter):
+    """Calls the emitter's callbacks, also those that are assigned later."""
+
+    def __init__(self, emitter: Emitter) -> None:
+        self._emitter = emitter
+        super().__init__()
+
+    @property
+    def on_success(self) -> SuccessCallback | None:
+        return self._emitter.on_success
+
+    @on_success.setter
+    def on_success(self, value: object) -> None:
+        """Told by the emitter."""
+
+    @property
+    def on_failure(self) -> FailureCallback | None:
+        return self._emitter.on_failure
+
+    @on_failure.setter
+    def on_failure(self, value: object) -> None:
+        """Told by the emitter."""
+
+
+class RedisWorker:
+    """Moves events from a Redis list to the collector of an emitter, until it is told to stop.
+
+    An event leaves Redis when the collector has taken or refused it. Any number of workers share a list; what a worker
+    had that was killed is sent by the others, or by the next one.
+
+    Args:
+        emitter: a fastemit `Emitter` or `AsyncEmitter`. Its collector, settings, sender threads and callbacks are
+            used; a buffer of the worker's own, of the same size, bounds what it takes.
+        rdb: a `redis.Redis` or `redis.RedisCluster`, with `decode_responses` on or off. Default: localhost:6379.
+        key: the list's key. Default "snowplow".
+        poll_interval: seconds between two looks into an empty list. Default 0.1.
+        takeover_after: seconds without a sign of life after which a worker is taken for dead. Default 30.
+
+    Raises:
+        TypeError, ValueError: naming the argument, the value and what is allowed.
+
+    Thread safety: one thread calls `run`; any thread, and a signal handler, may call the rest.
+    """
+
+    def __init__(
+        self,
+        emitter: Emitter,
+        rdb: Any = None,
+        key: str = "snowplow",
+        *,
+        poll_interval: float = 0.1,
+        takeover_after: float = 30.0,
+    ) -> None:
+        if not isinstance(emitter, Emitter):
+            raise TypeError(f"emitter must be a fastemit.Emitter or AsyncEmitter, not {type(emitter).__name__}")
+        if rdb is not None:
+            checks.has_methods("rdb", rdb, ("execute_command",), "None or a redis.Redis")
+        self.emitter = emitter
+        self.rdb = default_client() if rdb is None else rdb
+        self.key = key_name(key)
+        self.poll_interval = checks.seconds("poll_interval", poll_interval)
+        self.takeover_after = checks.seconds("takeover_after", takeover_after)
+        #: Events that went to the dead list, and events of dead workers that this one has put back into the list.
+        self.dead_events = 0
+        self.recovered_events = 0
+        self._stopping = False
+        self._inbox = Inbox()
+        self._report = _WorkerReporter(emitter)
+        self._start_over()
+
+    def _start_over(self) -> None:
+        given = self.emitter._delivery
+        query = self.emitter.method == "get"
+        theirs = self.emitter._delivery.buffer
+        # Of an emitter with an event store of its own: see StoreBuffer.
+        capacity = DEFAULT_BUFFER_CAPACITY if theirs.capacity == sys.maxsize else theirs.capacity
+        max_bytes = getattr(theirs, "max_bytes", DEFAULT_BUFFER_BYTES)
+        # Events go as soon as there are any: batches grow by themselves while requests are under way.
+        self._buffer = EventBuffer(capacity, max_bytes, theirs.max_request_bytes, 1, query=query, keep=query)
+        source: Any = _Source(self._buffer, self._inbox)
+        self._source = source
+        self._delivery = Delivery(
+            source,
+            self.emitter._transport,
+            self._report,
+            max_retry_delay=self.emitter.max_retry_delay_seconds,
+            custom_retry_codes=self.emitter.custom_retry_codes,
+            thread_count=self.emitter._thread_count,
+            shutdown_timeout=given.shutdown_timeout,
+            hooks=given._hooks,
+        )
+        self._redis = InFlight(self.rdb, self.key, self.takeover_after)
+        self._held: deque[_Entry] = deque()  # what Redis has in flight for this worker, oldest first
+        self._waiting: deque[_Entry] = deque()  # of these, what has not been put into the buffer yet
+        self._unsure = False  # a step failed, and may have been done all the same
+        self._signed_at = self._looked_at = float("-inf")
+
+    # -- the life of a worker ----------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Work until `request_shutdown`, SIGTERM or SIGINT; then send what is in hand, and put back what is left.
+
+        The signals are listened to when this is the main thread; the earlier handlers are put back. The emitter's
+        `shutdown_timeout` bounds the end.
+        """
+        with self._signals():
+            pause = FIRST_PAUSE
+            while not self._stopping:
+                try:
+                    busy = self._step()
+                    pause = FIRST_PAUSE
+                except Exception as error:  # noqa: BLE001 - a client has many errors, and Redis comes back after each
+                    self._unsure = True
+                    self._report.log.add("Redis failed", described(error))
+                    self._rest(pause)
+                    pause = min(2 * pause, LAST_PAUSE)
+                    continue
+                if not busy:
+                    self._rest(self.poll_interval)
+            self._end()
+
+    def request_shutdown(self, *_: Any) -> None:
+        """Have `run` end soon, or not begin; from anywhere."""
+        self._stopping = True
+        self._inbox.put(None)
+
+    def stats(self) -> EmitterStats:
+        """The counters of what this worker has taken and sent; `dead_events` and `recovered_events` are beside it."""
+        return self._delivery.stats()
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        earlier: dict[int, Any] = {}
+        if threading.current_thread() is threading.main_thread():  # signal.signal works nowhere else
+            for number in (signal.SIGTERM, signal.SIGINT):
+                earlier[number] = signal.signal(number, self.request_shutdown)
+        try:
+            yield
+        finally:
+            for listened, handler in earlier.items():
+                # None: it was set by something that is not Python, and cannot be put back.
+                if handler is not None:
+                    signal.signal(listened, handler)
+
+    def _rest(self, seconds: float) -> None:
+        if not self._stopping:
+            self._inbox.wait(seconds)
+
+    def _end(self) -> None:
+        self._delivery.close(self._delivery.shutdown_timeout)
+        try:
+            if self._unsure:
+                self._agree()
+            self._tell_redis()
+            while self._redis.recover(self._redis.id):
+                pass
+        except Exception as error:  # noqa: BLE001 - the others find it when its sign of life has expired
+            self._report.log.add("Redis failed", described(error))
+        self._report.log.flush()
+        self._stopping = False
+        self._start_over()
+
+    # -- one step ----------------------------------------------------------------------------------------------------
+
+    def _step(self) -> bool:
+        """Tell Redis what is settled, and take what there is room for. False when there is nothing to do."""
+        if self._unsure:
+            self._agree()
+        self._tell_redis()
+        now = time.monotonic()
+        if now - self._looked_at > self.takeover_after / 3:
+            self._take_over()
+            self._looked_at = now
+        self._put_in()
+        room = min(self._buffer.capacity - self._buffer.unsettled_events, TAKE_EVENTS)
+        if self._waiting or room <= 0:
+            return False
+        taken = self._redis.take(len(self._held), room, TAKE_BYTES)
+        if isinstance(taken, int):
+            self._check(taken)
+            return True
+        if not taken:
+            return False
+        self._signed_at = now
+        self._note(taken)
+        self._put_in()
+        return True
+
+    def _note(self, taken: list[bytes]) -> None:
+        entries = [_Entry(raw) for raw in taken]
+        self._held += entries
+        self._waiting += entries
+
+    def _put_in(self) -> None:
+        """Queue what is waiting, as far as there is room."""
+        while self._waiting:
+            entry = self._waiting[0]
+            if not self._queue(entry):
+                break
+            self._waiting.popleft()
+        hooks = self.emitter._delivery._hooks
+        if hooks is not None and hooks.decide_when:
+            # Nothing else would send it.
+            self._delivery.request_flush()
+
+    def _queue(self, entry: _Entry) -> bool:
+        try:
+            event = self._buffer.prepare(_event_of(entry.raw))
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is no event
+            return self._bury(entry, f"no event ({type(error).__name__})")
+        answer = self._source.put(event, entry)
+        if isinstance(answer, int):
+            if answer:
+                self._delivery.answer(answer)
+            return True
+        if self._buffer.too_large(event):
+            return self._bury(entry, f"{len(entry.raw)} bytes, more than the buffer may hold")
+        return False
+
+    def _bury(self, entry: _Entry, why: str) -> bool:
+        entry.dead = True
+        self.dead_events += 1
+        self._report.log.add("events moved to the dead list", why)
+        return True
+
+    # -- what Redis is told ------------------------------------------------------------------------------------------
+
+    def _tell_redis(self) -> None:
+        """Move and forget what is to be, and give a sign of life."""
+        for entry in [entry for entry in self._held if entry.yielded or entry.dead]:
+            if entry.settled and not entry.dead:
+                entry.yielded = False
+                continue
+            if not self._check(self._redis.move(len(self._held), entry.raw, self._redis.dead if entry.dead else None)):
+                return
+            self._take_out(entry)
+            if not entry.dead:
+                entry.yielded = False
+                self._held.append(entry)
+        count = 0
+        for entry in self._held:
+            if not entry.settled:
+                break
+            count += 1
+        now = time.monotonic()
+        if count or (self._held and now - self._signed_at > self.takeover_after / 4):
+            if not self._check(self._redis.settle(len(self._held), count)):
+                return
+            self._signed_at = now
+            for _ in range(count):
+                self._held.popleft()
+
+    def _take_out(self, entry: _Entry) -> None:
+        """What LREM does: the first that has this value goes. If that is another entry, the two change places."""
+        for place, other in enumerate(self._held):
+            if other.raw == entry.raw:
+                self._held[self._held.index(entry)] = other
+                del self._held[place]
+                return
+
+    def _check(self, answer: int) -> bool:
+        """What a step answered. False when it was not done."""
+        if answer == LOST:
+            # Taken for dead. The list is for the others; what is in the buffer is sent all the same.
+            self._report.log.add("taken for dead", f"after {self.takeover_after:g} s, with {len(self._held)} events")
+            self._redis.begin()
+            self._held.clear()
+            self._waiting.clear()
+        elif answer < 0:
+            self._unsure = True
+        return answer >= 0
+
+    def _agree(self) -> None:
+        """Learn what Redis has in flight for this worker, after a step of which nobody knows whether it was done."""
+        known: dict[bytes, list[_Entry]] = {}
+        # Those that are settled are taken last: of two that are the same, the other one is still to be sent.
+        for entry in sorted(self._held, key=lambda entry: not entry.settled):
+            known.setdefault(entry.raw, []).append(entry)
+        held = self._redis.all_held()
+        self._unsure = False
+        self._held.clear()
+        for raw in held:
+            same = known.get(raw)
+            if same:
+                self._held.append(same.pop())
+            else:
+                self._note([raw])
+        # Moved to the dead list already.
+        still = set(map(id, self._held))
+        self._waiting = deque(entry for entry in self._waiting if id(entry) in still)
+
+    def _take_over(self) -> None:
+        """Put back what dead workers had."""
+        for worker in self._redis.others():
+            while moved := self._redis.recover(worker):
+                self.recovered_events += moved
+                self._report.log.add("events of a dead worker put back", f"worker {worker}", moved)
+
+
+def _event_of(raw: bytes) -> dict[str, Any]:
+    try:
+        event = orjson.loads(raw)
+    except ValueError:
+        # What `json` writes and orjson refuses to read: NaN, lone surrogates.
+        event = json.loads(raw)
+    if not isinstance(event, dict):
+        raise TypeError(f"an event is a JSON object, not {type(event).__name__}")
+    return event
