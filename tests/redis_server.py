@@ -22,6 +22,11 @@ from typing import Any
 import pytest
 
 redis: Any = pytest.importorskip("redis")
+from redis.backoff import NoBackoff  # noqa: E402 - not where there is no redis
+from redis.retry import Retry  # noqa: E402
+
+#: Settings of a client that does not retry for seconds.
+QUICK: Any = {"socket_timeout": 10, "retry": Retry(NoBackoff(), 1)}
 
 
 def redis_binary() -> str:
@@ -71,7 +76,7 @@ class RedisServer:
         return f"redis://{secret}127.0.0.1:{self.port}/0"
 
     def client(self, **settings: Any) -> Any:
-        return redis.Redis(port=self.port, password=self.password, **{"socket_timeout": 10, **settings})
+        return redis.Redis(port=self.port, password=self.password, **{**QUICK, **settings})
 
     def start(self) -> RedisServer:
         with self._log.open("ab") as log:

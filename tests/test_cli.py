@@ -150,5 +150,5 @@ def test_the_command_line_loads_no_emitter() -> None:
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=True)
     package = {"fastemit", "fastemit._version"}
     loaded_by_cli = {name for name in result.stdout.split() if name.startswith(("fastemit.cli", "fastemit.testing"))}
-    assert loaded_by_cli == {"fastemit.cli", "fastemit.cli.collector"}
+    assert loaded_by_cli == {"fastemit.cli", "fastemit.cli.collector", "fastemit.cli.redis_worker"}
     assert package <= set(result.stdout.split())

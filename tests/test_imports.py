@@ -114,3 +114,24 @@ def test_modules_have_the_references_names(module: str, names: list[str]) -> Non
 
 def test_a_path_through_the_version() -> None:
     assert output_of("import fastemit; print(fastemit.__version__)") == fastemit.__version__
+
+
+@pytest.mark.parametrize(
+    ("name", "package", "extra"),
+    [
+        ("RedisEmitter", "redis", "redis"),
+        ("RedisWorker", "redis", "redis"),
+        ("Snowplow", "snowplow_tracker", "tracker"),
+    ],
+)
+def test_a_name_that_needs_an_extra_says_which(name: str, package: str, extra: str) -> None:
+    program = f"""
+import sys
+sys.modules["{package}"] = None  # as if it were not installed
+import fastemit
+try:
+    fastemit.{name}
+except ImportError as error:
+    print(error)
+"""
+    assert f'pip install "fastemit[{extra}]"' in output_of(program)

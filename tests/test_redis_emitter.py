@@ -14,7 +14,7 @@ import pytest
 import trustme
 from delivery_support import Ended
 from emitter_support import accounted, join, threads_of, until
-from redis_server import RedisServer, Relay, redis, running
+from redis_server import QUICK, RedisServer, Relay, redis, running
 from reference_support import needs_reference_0_15, runner_with_0_15
 
 from fastemit import RedisEmitter
@@ -156,7 +156,7 @@ def test_a_redis_that_is_killed_and_comes_back_gets_all_in_order(tmp_path: Path,
 def test_a_connection_cut_in_the_middle_of_an_answer_loses_nothing(server: RedisServer, rdb: Any) -> None:
     with (
         Relay(server.port) as relay,
-        redis.Redis(port=relay.port, socket_timeout=5) as client,
+        redis.Redis(port=relay.port, **QUICK) as client,
         RedisEmitter(client, batch_size=10, max_retry_delay_seconds=0.05) as emitter,
     ):
         for number in range(200):
@@ -170,7 +170,7 @@ def test_a_connection_cut_in_the_middle_of_an_answer_loses_nothing(server: Redis
 
 
 def test_a_replica_that_takes_no_writes_is_waited_for(tmp_path: Path, server: RedisServer, rdb: Any) -> None:
-    with running(tmp_path, "--replicaof", f"127.0.0.1 {server.port}") as replica, replica.client() as client:
+    with running(tmp_path, "--replicaof", "127.0.0.1", str(server.port)) as replica, replica.client() as client:
         with RedisEmitter(client, max_retry_delay_seconds=0.05) as emitter:
             emitter.input({"n": 1})
             until(lambda: "ReadOnly" in str(emitter.stats().last_error))
@@ -185,7 +185,7 @@ def test_a_password_is_used_and_in_no_message(tmp_path: Path, caplog: pytest.Log
             emitter.input({"n": 1})
         assert listed(rdb) == [{"n": 1}]
         with (
-            redis.Redis(port=server.port, password="wr0ng") as wrong,
+            redis.Redis(port=server.port, password="wr0ng", **QUICK) as wrong,
             RedisEmitter(wrong, shutdown_timeout=0) as emitter,
         ):
             emitter.input({"n": 1})

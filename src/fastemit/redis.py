@@ -30,7 +30,7 @@ from fastemit.delivery import Delivery
 from fastemit.emitters import DEFAULT_BUFFER_BYTES, DEFAULT_REQUEST_BYTES, Timer
 from fastemit.event_store import DEFAULT_BUFFER_CAPACITY
 from fastemit.outcome import Outcome
-from fastemit.redis_list import default_client, key_name
+from fastemit.redis_list import client_of, key_name
 from fastemit.redis_worker import RedisWorker
 from fastemit.reporting import Reporter
 from fastemit.source_buffer import BatchAround, BufferAround
@@ -160,7 +160,7 @@ class RedisEmitter:
         checks.integer("max_request_bytes", max_request_bytes, MIN_REQUEST_BYTES, MAX_REQUEST_BYTES)
         checks.one_of("overflow", overflow, get_args(Overflow))
         checks.boolean("background", background)
-        self._transport = PushTransport(default_client() if rdb is None else rdb, key_name(key))
+        self._transport = PushTransport(client_of() if rdb is None else rdb, key_name(key))
         self._buffer = EventBuffer(capacity, max_buffer_bytes, max_request_bytes, size, byte_limit, keep=True)
         around: Any = _PushBuffer(self._buffer)
         self._delivery = Delivery(

@@ -15,6 +15,8 @@ from typing import Any, Final
 from uuid import uuid4
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from fastemit.outcome import DEFAULT_TIMEOUT
 
@@ -87,10 +89,15 @@ return moved
 """
 
 
-def default_client() -> Any:
-    """The Redis on this machine, with the time limits of a collector: a client without any may wait for ever."""
+def client_of(url: str = "redis://localhost:6379/0") -> Any:
+    """A client with the time limits of a collector, where redis-py's own has none, and with one retry at once.
+
+    redis-py retries for seconds by default, and `RedisEmitter.input` would wait for that; here the backoff does it.
+    """
     connect, read = DEFAULT_TIMEOUT
-    return redis.Redis(socket_connect_timeout=connect, socket_timeout=read)
+    return redis.Redis.from_url(
+        url, socket_connect_timeout=connect, socket_timeout=read, retry=Retry(NoBackoff(), 1), health_check_interval=30
+    )
 
 
 def key_name(key: Any) -> str:

@@ -19,7 +19,7 @@ from fastemit._buffer import EventBuffer
 from fastemit.delivery import Delivery
 from fastemit.emitters import DEFAULT_BUFFER_BYTES, Emitter
 from fastemit.event_store import DEFAULT_BUFFER_CAPACITY
-from fastemit.redis_list import LOST, InFlight, default_client, key_name
+from fastemit.redis_list import LOST, InFlight, client_of, key_name
 from fastemit.reporting import Reporter
 from fastemit.source_buffer import BatchAround, BufferAround
 from fastemit.stats import EmitterStats, described
@@ -156,7 +156,7 @@ class RedisWorker:
         if rdb is not None:
             checks.has_methods("rdb", rdb, ("execute_command",), "None or a redis.Redis")
         self.emitter = emitter
-        self.rdb = default_client() if rdb is None else rdb
+        self.rdb = client_of() if rdb is None else rdb
         self.key = key_name(key)
         self.poll_interval = checks.seconds("poll_interval", poll_interval)
         self.takeover_after = checks.seconds("takeover_after", takeover_after)
@@ -192,6 +192,7 @@ class RedisWorker:
         self._redis = InFlight(self.rdb, self.key, self.takeover_after)
         self._held: deque[_Entry] = deque()  # what Redis has in flight for this worker, oldest first
         self._waiting: deque[_Entry] = deque()  # of these, what has not been put into the buffer yet
+        self._ended = False  # `run` has returned; another begins anew, with counters at 0
         self._unsure = False  # a step failed, and may have been done all the same
         self._signed_at = self._looked_at = float("-inf")
 
@@ -203,6 +204,8 @@ class RedisWorker:
         The signals are listened to when this is the main thread; the earlier handlers are put back. The emitter's
         `shutdown_timeout` bounds the end.
         """
+        if self._ended:
+            self._start_over()
         with self._signals():
             pause = FIRST_PAUSE
             while not self._stopping:
@@ -258,7 +261,7 @@ class RedisWorker:
             self._report.log.add("Redis failed", described(error))
         self._report.log.flush()
         self._stopping = False
-        self._start_over()
+        self._ended = True
 
     # -- one step ----------------------------------------------------------------------------------------------------
 
