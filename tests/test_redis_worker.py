@@ -423,6 +423,27 @@ def test_connections_cut_at_random_moments_lose_nothing(server: RedisServer, rdb
     assert rdb.llen(DEAD) == 0
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_steps_that_were_done_and_never_answered_lose_nothing(
+    server: RedisServer, rdb: Any, collector: Collector, seed: int
+) -> None:
+    rng = random.Random(seed)
+
+    class Forgetful(redis.Redis):  # type: ignore[misc]
+        def execute_command(self, *arguments: Any, **options: Any) -> Any:
+            answer = super().execute_command(*arguments, **options)
+            if rng.random() < 0.2:
+                raise redis.ConnectionError("no answer")
+            return answer
+
+    for number in range(400):
+        rdb.rpush("snowplow", event(number), *(["bad"] if number % 50 == 0 else []))
+    with Forgetful(port=server.port, **QUICK) as client, at_work(make(collector, client, buffer_capacity=20)):
+        until(lambda: left(rdb) == [], 20)
+    assert sorted(arrived(collector)) == list(range(400))
+    assert rdb.llen(DEAD) == 8
+
+
 def test_the_wrong_type_at_the_key_is_told_and_waited_for(
     rdb: Any, collector: Collector, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from emitter_support import until
-from redis_server import RedisServer, redis, running
+from redis_server import QUICK, redis, running
 from store_support import python_blocks
 
 import fastemit
@@ -23,9 +23,10 @@ def test_the_producer_and_the_worker_of_the_redis_part(
     tmp_path: Path, collector: Collector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with running(tmp_path) as server:
-        monkeypatch.setattr(redis, "Redis", lambda host: _client(server))
+        original = redis.Redis
+        monkeypatch.setattr(redis, "Redis", lambda host: original(port=server.port, **QUICK))
         exec(compile(example("RedisEmitter("), "docs/scaling.md", "exec"), {})
-        with server.client() as rdb:
+        with original(port=server.port, **QUICK) as rdb:
             assert rdb.llen("snowplow") == 1
             made: list[Any] = []
 
@@ -43,7 +44,3 @@ def test_the_producer_and_the_worker_of_the_redis_part(
             thread.join(10)
             assert not thread.is_alive()
         assert collector.events[0]["url"] == "https://example.com"
-
-
-def _client(server: RedisServer) -> Any:
-    return server.client()
