@@ -57,9 +57,8 @@ def main() -> None:
     print("|---|---|---|---|")
     for row in results["figures"]:
         side = "at least" if row["at_least"] else "at most"
-        print(
-            f"| {row['name']} | {row['value']:.3g} | {row['what']} | {side} {row['aim']:g}{'' if row['met'] else ', missed'} |"
-        )
+        aim = f"{side} {row['aim']:g}{'' if row['met'] else ', missed'}"
+        print(f"| {row['name']} | {row['value']:.3g} | {row['what']} | {aim} |")
     print(f"\nwritten: {HERE.name}/results.json, {HERE.name}/chart.svg")
 
 
