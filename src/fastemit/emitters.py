@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from fastemit import checks
 from fastemit._buffer import MAX_REQUEST_BYTES, MIN_REQUEST_BYTES, EventBuffer, Intake
 from fastemit.delivery import Delivery
-from fastemit.endpoint import parse_endpoint
+from fastemit.endpoint import Endpoint, parse_endpoint
 from fastemit.event_store import DEFAULT_BUFFER_CAPACITY, EventStore, InMemoryEventStore
 from fastemit.hooks import NAMES as HOOK_NAMES
 from fastemit.hooks import Hooks
@@ -176,20 +176,9 @@ class Emitter(Intake):
         elif own_store is None or not own_store.use(self._buffer):
             staged = EventBuffer(sys.maxsize, sys.maxsize, max_request_bytes, 1, query=query, keep=True)
             self._buffer = StoreBuffer(event_store, staged, batch_size, byte_limit, report.store_fault)
-        if session is None:
-            # Here, not above: urllib3 opens a socket when it is imported (to see whether there is IPv6).
-            from fastemit.transport import HttpTransport
-
-            self._transport: Transport = HttpTransport(
-                address,
-                timeout,
-                connections=self._thread_count,
-                headers=extra_headers,
-                ca_certs=authorities,
-                pool_manager=pool_manager,
-            )
-        else:
-            self._transport = SessionTransport(session, address, timeout, extra_headers)
+        self._transport: Transport = self._make_transport(
+            address, timeout, extra_headers, authorities, session, pool_manager
+        )
         self._delivery = Delivery(
             self._buffer,
             self._transport,
@@ -207,6 +196,30 @@ class Emitter(Intake):
         delivery = self._delivery
         self.timer: Timer = Timer(lambda: delivery.flush_interval is not None)
         self.retry_timer: Timer = Timer(lambda: delivery.retry_delay > 0)
+
+    def _make_transport(
+        self,
+        address: Endpoint,
+        timeout: tuple[float, float] | None,
+        headers: dict[str, str],
+        ca_certs: str | None,
+        session: Any,
+        pool_manager: Any,
+    ) -> Transport:
+        """Where batches go; the arguments are checked."""
+        if session is not None:
+            return SessionTransport(session, address, timeout, headers)
+        # Here, not above: urllib3 opens a socket when it is imported (to see whether there is IPv6).
+        from fastemit.transport import HttpTransport
+
+        return HttpTransport(
+            address,
+            timeout,
+            connections=self._thread_count,
+            headers=headers,
+            ca_certs=ca_certs,
+            pool_manager=pool_manager,
+        )
 
     # -- events ------------------------------------------------------------------------------------------------------
 
