@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import json
 import os
 import shutil
 import signal
@@ -11,7 +12,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,10 @@ import redis
 from celery import Celery
 from delivery_support import PROXY_VARIABLES, eventually
 
+from fastemit.celery import CeleryEmitter
+
 START = 30.0
+MakeEmitter = Callable[..., CeleryEmitter]
 
 
 def free_port() -> int:
@@ -54,6 +58,10 @@ class RedisServer:
         self._log = directory / "redis.log"
         self._process: subprocess.Popen[bytes] | None = None
 
+    def database(self, number: int) -> str:
+        """The broker's address for one of its 16 databases: tests that must not meet have one each."""
+        return f"{self.url[:-1]}{number}"
+
     def client(self, db: int = 0) -> Any:
         return redis.Redis(port=self.port, db=db, socket_timeout=5)
 
@@ -85,13 +93,10 @@ def environment(**more: str) -> dict[str, str]:
     return {**kept, **more}
 
 
-def configuration(broker: str, visibility_timeout: float = 60.0) -> str:
-    """A `snowplow_celery_config.py` with the settings that tests need."""
-    return f"""
-broker_url = {broker!r}
-broker_transport_options = {{"visibility_timeout": {visibility_timeout}}}
-broker_connection_retry_on_startup = True
-"""
+def messages(client: Any) -> list[dict[str, Any]]:
+    """What waits in the broker, taken out."""
+    taken = client.lpop("celery", 1000) or []
+    return [json.loads(message) for message in taken]
 
 
 class Worker:
@@ -99,19 +104,45 @@ class Worker:
 
     def __init__(
         self, directory: Path, broker: str, pool: str = "prefork", app: str = "fastemit.celery",
-        visibility_timeout: float = 60.0, concurrency: int = 2,
+        visibility_timeout: float = 60.0, concurrency: int = 2, more: str = "", loglevel: str = "info",
     ) -> None:  # fmt: skip
+        self.broker = broker
         directory.mkdir(exist_ok=True)
-        (directory / "snowplow_celery_config.py").write_text(configuration(broker, visibility_timeout))
+        # The others: how often a worker looks for what others have left. With gevent, kombu does so only when its wait
+        # for a message takes longer than the 2 s of Celery's loop.
+        options = {
+            "visibility_timeout": visibility_timeout,
+            "unacked_restore_interval": 1,
+            "unacked_restore_throttle": 1,
+            **({"polling_interval": 3} if pool == "gevent" else {}),
+        }
+        (directory / "snowplow_celery_config.py").write_text(
+            f"broker_url = {broker!r}\nbroker_transport_options = {options!r}\n{more}"
+        )
+        self._directory = directory
         self._log = directory / f"worker-{time.monotonic_ns()}.log"
-        command = [
+        self._command = [
             sys.executable, "-m", "celery", "-A", app, "worker", "--pool", pool, "--concurrency", str(concurrency),
-            "--loglevel", "INFO", "--without-gossip", "--without-mingle", "--without-heartbeat",
+            "--loglevel", loglevel, "--without-gossip", "--without-mingle", "--without-heartbeat",
         ]  # fmt: skip
-        with self._log.open("wb") as log:
-            self.process = subprocess.Popen(
-                command, cwd=directory, env=environment(), stdout=log, stderr=log, start_new_session=True
+        self.process = self._start()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        with self._log.open("ab") as log:
+            return subprocess.Popen(
+                self._command,
+                cwd=self._directory,
+                env=environment(),
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
+
+    def supervise(self) -> bool:
+        """What a supervisor does: start it again when it has ended. Celery 5.7's may when its Redis goes away."""
+        if self.process.poll() is not None:
+            self.process = self._start()
+        return True
 
     @property
     def log(self) -> str:
@@ -159,3 +190,19 @@ def app_of(broker: str, **settings: Any) -> Celery:
     app = Celery("theirs", broker=broker, set_as_current=False)
     app.conf.update(settings)
     return app
+
+
+@contextlib.contextmanager
+def emitters(broker: str, url: str) -> Iterator[MakeEmitter]:
+    """Makes emitters that publish to this broker for the collector at `url`, and are closed at the end."""
+    made: list[CeleryEmitter] = []
+
+    def make(endpoint: str = url, **settings: Any) -> CeleryEmitter:
+        settings.setdefault("celery_app", app_of(broker))
+        emitter = CeleryEmitter(endpoint, **settings)
+        made.append(emitter)
+        return emitter
+
+    yield make
+    for emitter in made:
+        emitter.close(0)

@@ -19,8 +19,7 @@ from uuid import uuid4
 
 try:
     from celery import Celery, shared_task  # type: ignore[import-untyped]
-    from celery.exceptions import Reject  # type: ignore[import-untyped]
-    from kombu.exceptions import OperationalError  # type: ignore[import-untyped]
+    from celery.exceptions import Reject, Retry  # type: ignore[import-untyped]
 except ModuleNotFoundError as error:
     if error.name != "celery":
         raise
@@ -146,17 +145,14 @@ def _publish_again(task: Any, left: Left, to: Any, backoff: Backoff) -> None:
                 del others[0]
             size = f"<{len(last['body'])} characters>"
             raise task.retry(args=(), kwargs=last, kwargsrepr=size, **shown)
-        except (Reject, *_errors_of(task.app)) as error:
-            # What `retry` raises when it could not publish: on its own it would have the batch thrown away.
+        except Retry:
+            raise
+        except Exception as error:  # noqa: BLE001 - each broker has errors of its own
+            # What `retry` raises then is a Reject: on its own it would have the batch thrown away.
             why = str(getattr(error, "reason", error))
             time.sleep(1.0)
     # The broker gets back the message as it came. Its events may be sent twice, but none is lost.
     raise Reject(f"not published again: {why}", requeue=True)
-
-
-def _errors_of(its_app: Any) -> tuple[type[BaseException], ...]:
-    connection = its_app.connection_for_write()
-    return (OperationalError, *connection.connection_errors, *connection.channel_errors)
 
 
 def _longest_countdown(its_app: Any) -> float:

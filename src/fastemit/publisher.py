@@ -10,6 +10,7 @@ from typing import Any, Final
 from fastemit.outcome import Outcome
 from fastemit.relay import Destination
 from fastemit.stats import described
+from fastemit.typing import Method
 
 #: Seconds to connect to the broker and for each of its answers: a broker that hangs is one that is down.
 CONNECT_TIMEOUT: Final = 5.0
@@ -56,13 +57,14 @@ class Publisher:
         self.destination = replace(self.destination, timeout=value)
 
     def post(self, body: bytes | memoryview, cap: float | None = None) -> Outcome:
-        return self._publish(str(body, "utf-8"), cap)
+        return self._publish("post", str(body, "utf-8"), cap)
 
     def get(self, query: str, cap: float | None = None) -> Outcome:
-        return self._publish(query, cap)
+        return self._publish("get", query, cap)
 
-    def _publish(self, body: str, cap: float | None) -> Outcome:
-        arguments = {"body": body, "to": self.destination.written()}
+    def _publish(self, method: Method, body: str, cap: float | None) -> Outcome:
+        # Requests by hand may be of the other kind.
+        arguments = {"body": body, "to": {**self.destination.written(), "method": method}}
         if self._app.conf.task_always_eager:
             return self._run_here(arguments)
         while True:
