@@ -18,12 +18,19 @@ from typing import Any
 
 import redis
 from celery import Celery
-from delivery_support import PROXY_VARIABLES, eventually
+from delivery_support import PROXY_VARIABLES
+from delivery_support import eventually as in_time
 
 from fastemit.celery import CeleryEmitter
 
-START = 30.0
+#: Seconds for what processes do that have to be started first, on a machine that does other things as well.
+PATIENCE = 40.0
 MakeEmitter = Callable[..., CeleryEmitter]
+
+
+def eventually(condition: Callable[[], Any]) -> None:
+    """`delivery_support.eventually`, with patience."""
+    in_time(condition, PATIENCE)
 
 
 def free_port() -> int:
@@ -68,7 +75,7 @@ class RedisServer:
     def start(self) -> RedisServer:
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(self._command, stdout=log, stderr=log)
-        eventually(self._answers, START)
+        eventually(self._answers)
         return self
 
     def _answers(self) -> bool:
@@ -153,7 +160,7 @@ class Worker:
             assert self.process.poll() is None, self.log
             return " ready." in self.log
 
-        eventually(ready, START)
+        eventually(ready)
         return self
 
     def children(self) -> list[int]:

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from celery_support import MakeEmitter, RedisServer, Worker, app_of, emitters, messages, running
-from delivery_support import eventually, numbers, put, silent
+from celery_support import PATIENCE, MakeEmitter, RedisServer, Worker, app_of, emitters, eventually, messages, running
+from delivery_support import numbers, put, silent
 
 from fastemit.testing import Collector
 from fastemit.testing._request import Request
@@ -73,7 +73,7 @@ def test_a_worker_of_each_kind_sends_what_an_emitter_hands_over(
     for first, emitter in zip((0, 100, 200), emitters, strict=True):
         put(emitter, 100, first)
         emitter.flush()
-    collector.wait_for(300)
+    collector.wait_for(300, PATIENCE)
     assert arrived(collector) == list(range(300))
 
 
@@ -82,7 +82,7 @@ def test_a_worker_keeps_its_connections(worker: Worker, make: MakeEmitter, colle
     for number in range(20):
         put(emitter, 1, number)
         emitter.flush()
-    collector.wait_for(20)
+    collector.wait_for(20, PATIENCE)
     # One for each of the two processes of its pool.
     assert collector.connections <= 2
 
@@ -92,7 +92,7 @@ def test_each_event_of_get_is_a_request(worker: Worker, make: MakeEmitter, colle
     for name in ("é & ü", "a=b", "stm=1234567890123"):
         emitter.input({"e": "pv", "page": name})
     emitter.flush()
-    events = collector.wait_for(3)
+    events = collector.wait_for(3, PATIENCE)
     assert sorted(event["page"] for event in events) == ["a=b", "stm=1234567890123", "é & ü"]
     assert {(request.method, request.path) for request in collector.requests} == {("GET", "/i")}
 
@@ -109,7 +109,7 @@ def test_what_json_libraries_disagree_on_arrives_as_it_was_given(
     emitter = make()
     emitter.input(event)
     emitter.flush()
-    (got,) = collector.wait_for(1)
+    (got,) = collector.wait_for(1, PATIENCE)
     del got["stm"]
     assert got == event
 
@@ -125,14 +125,14 @@ def test_the_address_its_password_the_headers_and_the_rules_travel(
     collector.respond(404)
     put(emitter)
     emitter.flush()
-    (request,) = collector.wait_for_requests(1)
+    (request,) = collector.wait_for_requests(1, PATIENCE)
     assert request.path == "/prefix/com.snowplowanalytics.snowplow/tp2"
     assert request.headers["X-Team"] == "tea"
     assert base64.b64decode(request.headers["Authorization"].removeprefix("Basic ")).decode() == "ann:sésame"
     # The 404 has dropped the first event, so what comes next is another.
     put(emitter, 1, 1)
     emitter.flush()
-    collector.wait_for(1)
+    collector.wait_for(1, PATIENCE)
     assert requested(collector) == [[0], [1]]
 
 
@@ -200,7 +200,7 @@ def test_events_that_are_to_be_kept_are_sent_again(
     emitter = make(**QUICK)
     put(emitter, 3)
     emitter.flush()
-    collector.wait_for(3)
+    collector.wait_for(3, PATIENCE)
     assert requested(collector) == [[0, 1, 2]] * 3
 
 
@@ -209,7 +209,7 @@ def test_the_sent_timestamp_is_that_of_the_attempt(worker: Worker, make: MakeEmi
     emitter = make(max_retry_delay_seconds=1)
     emitter.input({"n": 0, "stm": "5"})
     emitter.flush()
-    collector.wait_for(1)
+    collector.wait_for(1, PATIENCE)
     first, second = (int(request.events[0]["stm"]) for request in collector.requests)
     assert second - first >= 1000
 
@@ -219,7 +219,7 @@ def test_retry_after_is_waited_for(worker: Worker, make: MakeEmitter, collector:
     emitter = make()
     put(emitter)
     emitter.flush()
-    collector.wait_for(1)
+    collector.wait_for(1, PATIENCE)
     first, second = collector.requests
     assert second.arrived - first.arrived >= 2
 
@@ -231,7 +231,7 @@ def test_retry_after_is_not_waited_for_longer_than_the_longest_delay(
     emitter = make(**QUICK)
     put(emitter)
     emitter.flush()
-    collector.wait_for(1)
+    collector.wait_for(1, PATIENCE)
 
 
 def test_a_collector_that_is_down_is_waited_for(worker: Worker, make: MakeEmitter, collector: Collector) -> None:
@@ -242,7 +242,7 @@ def test_a_collector_that_is_down_is_waited_for(worker: Worker, make: MakeEmitte
     emitter.flush()
     eventually(lambda: worker.log.count("Retry in") >= retries + 2)
     collector.start()
-    collector.wait_for(3)
+    collector.wait_for(3, PATIENCE)
     assert arrived(collector) == [0, 1, 2]
 
 
@@ -254,10 +254,10 @@ def test_events_that_are_not_wanted_are_dropped(
     emitter = make(**QUICK)
     put(emitter, 3)
     emitter.flush()
-    collector.wait_for_requests(1)
+    collector.wait_for_requests(1, PATIENCE)
     put(emitter, 3, 3)
     emitter.flush()
-    collector.wait_for(3)
+    collector.wait_for(3, PATIENCE)
     assert requested(collector) == [[0, 1, 2], [3, 4, 5]]
 
 
@@ -268,7 +268,7 @@ def test_a_batch_that_is_too_large_is_halved_until_it_passes(
     emitter = make(batch_size=1000)
     put(emitter, 7)
     emitter.flush()
-    collector.wait_for(7)
+    collector.wait_for(7, PATIENCE)
     assert [len(request.events) for request in collector.requests] == [7, 3, 1, 2, 4, 2, 2]
     assert numbers(collector.events) == list(range(7))
 
@@ -278,7 +278,7 @@ def test_a_single_event_that_is_too_large_is_dropped(worker: Worker, make: MakeE
     emitter = make(batch_size=1000)
     put(emitter, 6)
     emitter.flush()
-    collector.wait_for(5)
+    collector.wait_for(5, PATIENCE)
     assert arrived(collector) == [0, 1, 2, 4, 5]
 
 
@@ -290,7 +290,7 @@ def test_of_a_halved_batch_only_what_was_kept_is_sent_again(
     emitter = make(batch_size=1000, **QUICK)
     put(emitter, 8)
     emitter.flush()
-    collector.wait_for(8)
+    collector.wait_for(8, PATIENCE)
     # The fourth was kept, and the rest behind it was not tried.
     first = [list(range(8)), [0, 1, 2, 3], [4, 5, 6, 7], [4, 5]]
     assert requested(collector)[:4] == first
@@ -305,12 +305,12 @@ def test_a_poisonous_event_is_left_alone_in_the_end(worker: Worker, make: MakeEm
     emitter = make(batch_size=1000, **QUICK)
     put(emitter, 4)
     emitter.flush()
-    collector.wait_for(3)
+    collector.wait_for(3, PATIENCE)
     assert arrived(collector) == [0, 1, 3]
     assert requested(collector)[:6] == [[0, 1, 2, 3]] * 5 + [requested(collector)[5]]
     # And it is sent as soon as it is wanted.
     collector.respond(200, times=None)
-    collector.wait_for(4)
+    collector.wait_for(4, PATIENCE)
     assert arrived(collector) == [0, 1, 2, 3]
 
 
@@ -330,10 +330,10 @@ def test_an_event_larger_than_a_request_is_given_up_once_it_was_answered(
     emitter = make(max_request_bytes=1024, **QUICK)
     emitter.input({"n": 0, "page": "x" * 2000})
     emitter.flush()
-    collector.wait_for_requests(1)
+    collector.wait_for_requests(1, PATIENCE)
     put(emitter, 1, 1)
     emitter.flush()
-    collector.wait_for(1)
+    collector.wait_for(1, PATIENCE)
     assert requested(collector) == [[0], [1]]
 
 
@@ -349,7 +349,7 @@ def test_a_task_that_is_no_batch_is_dropped_and_the_rest_goes_on(
     emitter = make()
     put(emitter)
     emitter.flush()
-    collector.wait_for(1)
+    collector.wait_for(1, PATIENCE)
     eventually(lambda: "not a batch of fastemit's" in worker.log)
 
 
@@ -364,7 +364,7 @@ def test_pickle_is_refused_also_where_the_configuration_allows_it(
         emitter = make(celery_app=app_of(broker))
         put(emitter)
         emitter.flush()
-        collector.wait_for(1)
+        collector.wait_for(1, PATIENCE)
 
 
 # -- apps ------------------------------------------------------------------------------------------------------------
@@ -385,7 +385,7 @@ def test_an_app_of_the_user_s_own_sends_with_its_own_worker_and_queue(
         emitter = make(celery_app=theirs)
         put(emitter, 3)
         emitter.flush()
-        collector.wait_for(3)
+        collector.wait_for(3, PATIENCE)
 
 
 def test_an_app_that_runs_tasks_at_once_needs_no_broker(make: MakeEmitter, collector: Collector) -> None:
@@ -394,5 +394,5 @@ def test_an_app_that_runs_tasks_at_once_needs_no_broker(make: MakeEmitter, colle
     put(emitter, 3)
     emitter.flush()
     assert emitter.stats().queued_events == 3
-    collector.wait_for(3)
+    collector.wait_for(3, PATIENCE)
     eventually(lambda: emitter.stats().sent_events == 3)

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from celery_support import MakeEmitter, RedisServer, app_of, emitters, environment, running
-from delivery_support import eventually, numbers, put, within
+from celery_support import PATIENCE, MakeEmitter, RedisServer, app_of, emitters, environment, eventually, running
+from delivery_support import numbers, put, within
 
 from fastemit.testing import Collector
 
@@ -58,10 +58,10 @@ def test_a_pool_child_that_is_killed_while_it_sends_loses_nothing_not_even_twice
         put(emitter, 3)
         emitter.flush()
         for requests in (1, 2):
-            collector.wait_for_requests(requests)
+            collector.wait_for_requests(requests, PATIENCE)
             (child,) = worker.children()
             os.kill(child, signal.SIGKILL)
-        collector.wait_for(3)
+        collector.wait_for(3, PATIENCE)
     assert arrived(collector) == {0, 1, 2}
 
 
@@ -75,7 +75,7 @@ def test_what_a_killed_worker_had_comes_back_after_the_visibility_timeout(
     put(emitter, 3)
     emitter.flush()
     with running(tmp_path, broker, pool, visibility_timeout=1) as worker:
-        collector.wait_for_requests(1)
+        collector.wait_for_requests(1, PATIENCE)
         worker.kill()
     client = shared.client(int(broker[-1]))
     assert client.hlen("unacked") == 1
@@ -83,7 +83,7 @@ def test_what_a_killed_worker_had_comes_back_after_the_visibility_timeout(
     (left_at,) = [score for _, score in client.zrange("unacked_index", 0, -1, withscores=True)]
     eventually(lambda: client.time()[0] > left_at + 1)
     with running(tmp_path, broker, pool, visibility_timeout=1):
-        collector.wait_for(3)
+        collector.wait_for(3, PATIENCE)
     assert arrived(collector) == {0, 1, 2}
 
 
@@ -102,7 +102,7 @@ def test_a_worker_that_is_stopped_hands_back_at_once_what_waits_for_its_next_att
     assert shared.client(5).llen("celery") == 1
     assert collector.events == []
     with running(tmp_path, broker):
-        collector.wait_for(3)
+        collector.wait_for(3, PATIENCE)
 
 
 def test_a_task_that_runs_into_a_time_limit_is_run_again(
@@ -114,7 +114,7 @@ def test_a_task_that_runs_into_a_time_limit_is_run_again(
         emitter = make(celery_app=app_of(broker), **QUICK)
         put(emitter, 3)
         emitter.flush()
-        collector.wait_for(3)
+        collector.wait_for(3, PATIENCE)
 
 
 def test_a_batch_that_cannot_go_back_to_the_broker_is_not_lost(
@@ -131,7 +131,7 @@ def test_a_batch_that_cannot_go_back_to_the_broker_is_not_lost(
         emitter.flush()
         eventually(lambda: [request.status for request in collector.requests] == [503])
         server.start()
-        eventually(lambda: worker.supervise() and len(collector.events) >= 3, 30)
+        eventually(lambda: worker.supervise() and len(collector.events) >= 3)
     assert arrived(collector) == {0, 1, 2}
 
 
@@ -145,7 +145,7 @@ def test_events_wait_in_the_buffer_while_the_broker_is_down(
         emitter = make(celery_app=app_of(server.url), **QUICK)
         put(emitter, 3)
         emitter.flush()
-        collector.wait_for(3)
+        collector.wait_for(3, PATIENCE)
         server.kill()
         put(emitter, 10, 3)
         emitter.flush()
@@ -157,7 +157,7 @@ def test_events_wait_in_the_buffer_while_the_broker_is_down(
         # Nobody asks for it: the backoff ends, and they go.
         eventually(lambda: emitter.stats().sent_events == 13)
         assert emitter.retry_delay == 0
-        eventually(lambda: worker.supervise() and len(collector.events) >= 13, 30)
+        eventually(lambda: worker.supervise() and len(collector.events) >= 13)
     assert arrived(collector) == set(range(13))
 
 
@@ -257,7 +257,7 @@ def run(script: str, broker: str, url: str, settings: str = "{}", timeout: float
 def test_events_are_published_when_the_process_ends(shared: RedisServer, collector: Collector, tmp_path: Path) -> None:
     run("put(3, 0)", shared.database(8), collector.url)
     with running(tmp_path, shared.database(8)):
-        collector.wait_for(3)
+        collector.wait_for(3, PATIENCE)
 
 
 def test_a_broker_that_is_down_does_not_hold_up_the_end_of_the_process(collector: Collector) -> None:
@@ -294,7 +294,7 @@ assert emitter.drain()
 """
     run(script, broker, collector.url, settings)
     with running(tmp_path, broker):
-        collector.wait_for(18)
+        collector.wait_for(18, PATIENCE)
     assert sorted(numbers(collector.events)) == [*range(9), 10, 11, 12, 20, 21, 22, 30, 31, 32]
 
 
@@ -319,5 +319,5 @@ def track(number):
     with running(tmp_path, broker, app="shop"):
         for number in range(20):
             app.send_task("track", (number,))
-        collector.wait_for(21)
+        collector.wait_for(21, PATIENCE)
     assert arrived(collector) == {*range(20), 1000}

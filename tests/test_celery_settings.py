@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from celery import Celery
-from celery_support import RedisServer, app_of, environment, running
+from celery_support import PATIENCE, RedisServer, app_of, environment, running
 from delivery_support import numbers
 
 from fastemit import Emitter
@@ -189,7 +189,7 @@ def test_the_documented_example_runs_with_the_import_changed(collector: Collecto
         # The worker's command line is that of the documentation; both find the configuration in their directory.
         with running(tmp_path, server.url, loglevel="debug"):
             output_of(script, tmp_path, f"127.0.0.1:{collector.port}")
-            events = collector.wait_for(3)
+            events = collector.wait_for(3, PATIENCE)
     finally:
         server.kill()
     pages = ["http://www.example.com", "http://www.example.com/page1", "http://www.example.com/page2"]
@@ -206,11 +206,11 @@ def test_by_hand_is_by_the_worker_too(collector: Collector, tmp_path: Path) -> N
             assert emitter.http_post(body) == 202
             assert emitter.http_get({"n": "2"}) == 202
             emitter.send_events([{"n": "3"}])
-            collector.wait_for_requests(3)
+            collector.wait_for_requests(3, PATIENCE)
             emitter.close()
     finally:
         server.kill()
     requests = collector.requests
     assert [request.body for request in requests if b"iglu:any" in request.body] == [body.encode()]
-    assert ["n=2" in request.query for request in requests if request.method == "GET"] == [True]
+    assert {"n=2" in request.query for request in requests if request.method == "GET"} == {True}
     assert [numbers(request.events) for request in requests if b"payload_data" in request.body] == [[3]]
