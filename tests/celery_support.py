@@ -110,22 +110,23 @@ class Worker:
     """A Celery worker in a process of its own, with a `snowplow_celery_config.py` in its directory."""
 
     def __init__(
-        self, directory: Path, broker: str, pool: str = "prefork", app: str = "fastemit.celery",
-        visibility_timeout: float = 60.0, concurrency: int = 2, more: str = "", loglevel: str = "info",
+        self, directory: Path, broker: str = "", pool: str = "prefork", app: str = "fastemit.celery",
+        visibility_timeout: float = 60.0, concurrency: int = 2, more: str = "", configuration: str | None = None,
+        loglevel: str = "info",
     ) -> None:  # fmt: skip
         self.broker = broker
+        if configuration is None:
+            # The others: how often a worker looks for what others have left. With gevent, kombu does so only when its
+            # wait for a message takes longer than the 2 s of Celery's loop.
+            options = {
+                "visibility_timeout": visibility_timeout,
+                "unacked_restore_interval": 1,
+                "unacked_restore_throttle": 1,
+                **({"polling_interval": 3} if pool == "gevent" else {}),
+            }
+            configuration = f"broker_url = {broker!r}\nbroker_transport_options = {options!r}\n{more}"
         directory.mkdir(exist_ok=True)
-        # The others: how often a worker looks for what others have left. With gevent, kombu does so only when its wait
-        # for a message takes longer than the 2 s of Celery's loop.
-        options = {
-            "visibility_timeout": visibility_timeout,
-            "unacked_restore_interval": 1,
-            "unacked_restore_throttle": 1,
-            **({"polling_interval": 3} if pool == "gevent" else {}),
-        }
-        (directory / "snowplow_celery_config.py").write_text(
-            f"broker_url = {broker!r}\nbroker_transport_options = {options!r}\n{more}"
-        )
+        (directory / "snowplow_celery_config.py").write_text(configuration)
         self._directory = directory
         self._log = directory / f"worker-{time.monotonic_ns()}.log"
         self._command = [

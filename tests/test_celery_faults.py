@@ -105,12 +105,13 @@ def test_a_worker_that_is_stopped_hands_back_at_once_what_waits_for_its_next_att
         collector.wait_for(3, PATIENCE)
 
 
+@pytest.mark.parametrize("limit", ["task_soft_time_limit = 0.3", "task_time_limit = 1"])
 def test_a_task_that_runs_into_a_time_limit_is_run_again(
-    shared: RedisServer, make: MakeEmitter, collector: Collector, tmp_path: Path
+    limit: str, shared: RedisServer, make: MakeEmitter, collector: Collector, tmp_path: Path
 ) -> None:
-    broker = shared.database(6)
-    collector.respond(hang=True, times=2, accept=False)
-    with running(tmp_path, broker, more="task_soft_time_limit = 0.3\ntask_time_limit = 1\n"):
+    broker = shared.database(6 if "soft" in limit else 10)
+    collector.respond(hang=True, accept=False)
+    with running(tmp_path, broker, more=limit):
         emitter = make(celery_app=app_of(broker), **QUICK)
         put(emitter, 3)
         emitter.flush()
@@ -131,6 +132,29 @@ def test_a_batch_that_cannot_go_back_to_the_broker_is_not_lost(
         emitter.flush()
         eventually(lambda: [request.status for request in collector.requests] == [503])
         server.start()
+        eventually(lambda: worker.supervise() and len(collector.events) >= 3)
+    assert arrived(collector) == {0, 1, 2}
+
+
+def test_a_batch_that_a_full_redis_does_not_take_back_is_not_lost(
+    server: RedisServer, make: MakeEmitter, collector: Collector, tmp_path: Path
+) -> None:
+    client = server.client()
+
+    def answer(_: Any) -> int:
+        client.config_set("maxmemory", 1)
+        return 503
+
+    def refused() -> bool:
+        return bool(client.info("commandstats").get("cmdstat_lpush", {}).get("rejected_calls"))
+
+    collector.respond(answer)
+    emitter = make(celery_app=app_of(server.url), **QUICK)
+    with running(tmp_path / "worker", server.url, visibility_timeout=600) as worker:
+        put(emitter, 3)
+        emitter.flush()
+        eventually(refused)
+        client.config_set("maxmemory", 0)
         eventually(lambda: worker.supervise() and len(collector.events) >= 3)
     assert arrived(collector) == {0, 1, 2}
 

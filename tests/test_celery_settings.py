@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import re
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,21 @@ import pytest
 from celery import Celery
 from celery_support import PATIENCE, RedisServer, app_of, environment, running
 from delivery_support import numbers
+from store_support import ROOT, python_blocks
 
 from fastemit import Emitter
 from fastemit.celery import CeleryEmitter, app
 from fastemit.testing import Collector
 
 URL = "http://127.0.0.1:1"
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[RedisServer]:
+    (tmp_path / "redis").mkdir()
+    server = RedisServer(tmp_path / "redis").start()
+    yield server
+    server.kill()
 
 
 def output_of(script: str, directory: Path, *arguments: str, **variables: str) -> str:
@@ -171,8 +182,36 @@ def test_without_celery_the_error_says_what_to_install(tmp_path: Path) -> None:
 # -- the documented way ----------------------------------------------------------------------------------------------
 
 
-def test_the_documented_example_runs_with_the_import_changed(collector: Collector, tmp_path: Path) -> None:
-    server = RedisServer(tmp_path).start()
+def blocks_of(broker: str, collector: Collector) -> list[str]:
+    """The examples of our page, with this broker and this collector."""
+    return [
+        block.replace("redis://localhost:6379/0", broker).replace("collector.example.com", collector.url)
+        for _, block in python_blocks("docs/scaling-celery.md")
+    ]
+
+
+def test_the_documented_program_configuration_and_worker_work_together(
+    server: RedisServer, collector: Collector, tmp_path: Path
+) -> None:
+    program, configuration, _ = blocks_of(server.url, collector)
+    with running(tmp_path, configuration=configuration, loglevel="debug"):
+        output_of(program, tmp_path)
+        (event,) = collector.wait_for(1, PATIENCE)
+    assert (event["url"], event["page"]) == ("https://example.com", "Home")
+    assert collector.bad == []
+
+
+def test_the_documented_app_works_with_its_worker(server: RedisServer, collector: Collector, tmp_path: Path) -> None:
+    _, _, module = blocks_of(server.url, collector)
+    (tmp_path / "shop.py").write_text(module)
+    with running(tmp_path, configuration="", app="shop"):
+        output_of("from shop import emitter\nemitter.input({'e': 'pv'})", tmp_path)
+        collector.wait_for(1, PATIENCE)
+
+
+def test_the_reference_s_example_runs_with_the_import_changed(
+    server: RedisServer, collector: Collector, tmp_path: Path
+) -> None:
     script = """
     import sys
     from snowplow_tracker import PageView, Tracker
@@ -185,31 +224,31 @@ def test_the_documented_example_runs_with_the_import_changed(collector: Collecto
     t.flush()
     t.track(PageView(page_url="http://www.example.com/page2"))
     """
-    try:
-        # The worker's command line is that of the documentation; both find the configuration in their directory.
-        with running(tmp_path, server.url, loglevel="debug"):
-            output_of(script, tmp_path, f"127.0.0.1:{collector.port}")
-            events = collector.wait_for(3, PATIENCE)
-    finally:
-        server.kill()
+    # The worker's command line is that of the documentation; both find the configuration in their directory.
+    with running(tmp_path, server.url, loglevel="debug"):
+        output_of(script, tmp_path, f"127.0.0.1:{collector.port}")
+        events = collector.wait_for(3, PATIENCE)
     pages = ["http://www.example.com", "http://www.example.com/page1", "http://www.example.com/page2"]
     assert sorted(event["url"] for event in events) == pages
     assert collector.bad == []
 
 
-def test_by_hand_is_by_the_worker_too(collector: Collector, tmp_path: Path) -> None:
+def test_every_test_that_our_page_names_is_there() -> None:
+    faults = (ROOT / "tests/test_celery_faults.py").read_text()
+    named = re.findall(r"`(test_\w+)`", (ROOT / "docs/scaling-celery.md").read_text())
+    assert len(named) >= 8
+    assert [name for name in named if f"def {name}(" not in faults] == []
+
+
+def test_by_hand_is_by_the_worker_too(server: RedisServer, collector: Collector, tmp_path: Path) -> None:
     body = '{"schema": "iglu:any", "data": [{"n": "1"}]}'
-    server = RedisServer(tmp_path).start()
-    try:
-        with running(tmp_path, server.url):
-            emitter = CeleryEmitter(collector.url, celery_app=app_of(server.url))
-            assert emitter.http_post(body) == 202
-            assert emitter.http_get({"n": "2"}) == 202
-            emitter.send_events([{"n": "3"}])
-            collector.wait_for_requests(3, PATIENCE)
-            emitter.close()
-    finally:
-        server.kill()
+    with running(tmp_path, server.url):
+        emitter = CeleryEmitter(collector.url, celery_app=app_of(server.url))
+        assert emitter.http_post(body) == 202
+        assert emitter.http_get({"n": "2"}) == 202
+        emitter.send_events([{"n": "3"}])
+        collector.wait_for_requests(3, PATIENCE)
+        emitter.close()
     requests = collector.requests
     assert [request.body for request in requests if b"iglu:any" in request.body] == [body.encode()]
     assert {"n=2" in request.query for request in requests if request.method == "GET"} == {True}
