@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import json
 import os
+import select
 import shutil
 import signal
 import socket
@@ -18,7 +19,7 @@ from typing import Any
 
 import redis
 from celery import Celery
-from delivery_support import PROXY_VARIABLES
+from delivery_support import PROXY_VARIABLES, RawServer
 from delivery_support import eventually as in_time
 
 from fastemit.celery import CeleryEmitter
@@ -91,6 +92,35 @@ class RedisServer:
     def signal(self, number: signal.Signals) -> None:
         assert self._process is not None
         self._process.send_signal(number)
+
+
+class Relayed:
+    """Something between a client and a port, which can forget the connections that it has."""
+
+    def __init__(self, port: int) -> None:
+        self._forgotten = 0
+        self._server = RawServer(lambda sock, number: self._relay(sock, number, port))
+        self.port = self._server.port
+
+    def __enter__(self) -> Relayed:
+        self._server.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.__exit__()
+
+    def forget(self) -> None:
+        """Close each connection that is there, but only when something comes on it."""
+        self._forgotten = self._server.connections
+
+    def _relay(self, sock: socket.socket, number: int, port: int) -> None:
+        with socket.create_connection(("127.0.0.1", port)) as other:
+            while not self._server.over.is_set():
+                for ready in select.select([sock, other], [], [], 0.1)[0]:
+                    data = ready.recv(65536)
+                    if not data or (ready is sock and number <= self._forgotten):
+                        return
+                    (other if ready is sock else sock).sendall(data)
 
 
 def environment(**more: str) -> dict[str, str]:

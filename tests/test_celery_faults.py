@@ -11,8 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from celery_support import PATIENCE, MakeEmitter, RedisServer, app_of, emitters, environment, eventually, running
-from delivery_support import numbers, put, within
+from celery_support import (
+    PATIENCE,
+    MakeEmitter,
+    RedisServer,
+    Relayed,
+    app_of,
+    emitters,
+    environment,
+    eventually,
+    running,
+)
+from delivery_support import RawServer, numbers, put, within
 
 from fastemit.testing import Collector
 
@@ -194,6 +204,27 @@ def test_a_broker_that_was_restarted_costs_no_backoff(server: RedisServer, make:
     put(emitter)
     assert emitter.drain()
     assert emitter.stats().failed_requests == 0
+
+
+def test_a_connection_that_the_broker_has_given_up_costs_no_backoff(server: RedisServer, make: MakeEmitter) -> None:
+    with Relayed(server.port) as relayed:
+        emitter = make(celery_app=app_of(f"redis://127.0.0.1:{relayed.port}/0"))
+        put(emitter)
+        emitter.flush()
+        # As with a firewall that forgets idle connections: they look open until something is sent.
+        relayed.forget()
+        put(emitter)
+        assert emitter.drain()
+    assert server.client().llen("celery") == 2
+    assert emitter.stats().failed_requests == 0
+
+
+def test_a_broker_that_is_down_is_asked_once_an_attempt(make: MakeEmitter) -> None:
+    with RawServer(lambda _sock, _number: None) as closes_at_once:
+        emitter = make(celery_app=app_of(f"redis://127.0.0.1:{closes_at_once.port}/0"))
+        put(emitter)
+        assert not emitter.drain()
+        assert closes_at_once.connections == 1
 
 
 def test_a_broker_that_hangs_holds_up_neither_input_nor_close(server: RedisServer, make: MakeEmitter) -> None:
