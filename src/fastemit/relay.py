@@ -28,7 +28,7 @@ _END_OF_EVENT: Final = re.compile(rb'"stm":"\d{13}"\}')
 _END_OF_QUERY: Final = re.compile(rb"(?:^|(?<=&))stm=\d{13}$")
 #: Connections to one destination that are kept open. Most pools of workers have fewer tasks under way at once.
 _CONNECTIONS: Final = 1000
-#: Destinations whose connections one process keeps. Those of one more push out the one not used for longest.
+#: Destinations whose connections one process keeps. One more pushes out the oldest.
 _DESTINATIONS: Final = 32
 
 
@@ -156,13 +156,13 @@ class Relay:
     def _transport(self, to: Destination) -> Transport:
         """The transport for this destination, with connections that wait for the next batch."""
         key = orjson.dumps([asdict(to.endpoint), to.timeout, to.headers, to.ca_certs])
-        transport = self._transports.pop(key, None)
+        transport = self._transports.get(key)
         if transport is None:
-            transport = HttpTransport(to.endpoint, to.timeout, _CONNECTIONS, to.headers, to.ca_certs)
-        # At the end: the one that was not used for longest comes first.
-        self._transports[key] = transport
-        while len(self._transports) > _DESTINATIONS:
-            self._transports.pop(next(iter(self._transports.copy())), None)
+            new = HttpTransport(to.endpoint, to.timeout, _CONNECTIONS, to.headers, to.ca_certs)
+            # Another thread may have been quicker.
+            transport = self._transports.setdefault(key, new)
+            while len(self._transports) > _DESTINATIONS:
+                self._transports.pop(next(iter(self._transports.copy())), None)
         return transport
 
     def carry(self, part: Part, to: Destination) -> Left | None:
