@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -73,6 +75,25 @@ def test_a_pool_child_that_is_killed_while_it_sends_loses_nothing_not_even_twice
             os.kill(child, signal.SIGKILL)
         collector.wait_for(3, PATIENCE)
     assert arrived(collector) == {0, 1, 2}
+
+
+def test_children_killed_at_random_lose_nothing(
+    shared: RedisServer, make: MakeEmitter, collector: Collector, tmp_path: Path
+) -> None:
+    broker = shared.database(11)
+    collector.respond(delay=0.05, times=None)
+    sent = 0
+    with running(tmp_path, broker) as worker:
+        emitter = make(celery_app=app_of(broker), **QUICK)
+        for _ in range(12):
+            for _ in range(4):
+                put(emitter, 5, sent)
+                emitter.flush()
+                sent += 5
+            collector.wait_for_requests(len(collector.requests) + 1, PATIENCE)
+            with contextlib.suppress(IndexError, ProcessLookupError):
+                os.kill(random.choice(worker.children()), signal.SIGKILL)
+        eventually(lambda: arrived(collector) == set(range(sent)))
 
 
 @pytest.mark.parametrize("pool", ["prefork", "threads", "gevent"])

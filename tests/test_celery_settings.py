@@ -155,6 +155,21 @@ def test_a_configuration_on_the_path_configures_the_app(name: str, tmp_path: Pat
     assert output_of(script, tmp_path) == "redis://127.0.0.1:7/3 ['json']"
 
 
+@pytest.mark.parametrize(
+    ("configuration", "multiplier"),
+    [("", 1), ("worker_prefetch_multiplier = 7", 7), ("CELERYD_PREFETCH_MULTIPLIER = 7", 7), ("TASK_ROUTES = {}", 1)],
+)
+def test_the_app_s_own_defaults_are_weaker_than_the_configuration(
+    configuration: str, multiplier: int, tmp_path: Path
+) -> None:
+    (tmp_path / "snowplow_celery_config.py").write_text(configuration)
+    script = """
+    from fastemit.celery import app
+    print(app.conf.worker_prefetch_multiplier, app.conf.broker_connection_retry_on_startup, app.conf.task_acks_late)
+    """
+    assert output_of(script, tmp_path) == f"{multiplier} True False"
+
+
 def test_a_configuration_that_cannot_be_imported_says_so(tmp_path: Path) -> None:
     (tmp_path / "snowplow_celery_config.py").write_text("import a_module_that_is_not_there")
     script = """

@@ -45,28 +45,28 @@ TASK: Final = "fastemit.send"
 #: Attempts, a second apart, to hand what is left to a broker that is down, before the worker is asked to keep it.
 HAND_BACK_ATTEMPTS: Final = 5
 
+#: What the app has in place of Celery's defaults; the user's configuration is stronger.
+DEFAULTS: Final = {
+    "broker_connection_retry_on_startup": True,
+    # One batch ahead for each that is being sent: what waits in a worker is invisible to the others.
+    "worker_prefetch_multiplier": 1,
+}
+
 
 def _make_app() -> Any:
     # Not the current app, and without Django's fixup: both are the user's own app's.
     made = Celery("fastemit", set_as_current=False, fixups=[])
-    made.add_defaults(
-        {
-            "broker_connection_retry_on_startup": True,
-            # One batch ahead for each that is being sent: what waits in a worker is invisible to the others.
-            "worker_prefetch_multiplier": 1,
-            # Batches that wait in a worker for their next attempt (Celery 5.6 and later); more stay with the broker.
-            "worker_eta_task_limit": 1000,
-        }
-    )
     if find_spec(CONFIGURATION) is not None:
         # Imported here and not when it is needed: `celery -A` has the working directory on the path only now.
         made.config_from_object(import_module(CONFIGURATION))
     else:
         made.conf.broker_url = "redis://localhost:6379/0"
 
-    # Whatever the configuration says: reading pickle is running what anybody puts into the broker.
     @made.on_after_configure.connect(weak=False)  # type: ignore[untyped-decorator]
-    def _json_only(sender: Any, source: Any, **_: Any) -> None:
+    def _complete(sender: Any, source: Any, **_: Any) -> None:
+        # Between what the user has set and Celery's own defaults, which come last. (`add_defaults` goes before both.)
+        source.maps.insert(len(source.maps) - 1, dict(DEFAULTS))
+        # Whatever the configuration says: reading pickle is running what anybody puts into the broker.
         source["accept_content"] = ["json"]
         source["task_serializer"] = "json"
 
