@@ -348,13 +348,25 @@ def test_a_task_that_is_no_batch_is_dropped_and_the_rest_goes_on(
     worker: Worker, server: RedisServer, make: MakeEmitter, collector: Collector
 ) -> None:
     app = app_of(server.url)
-    for arguments in ({}, {"body": "{}"}, {"body": 5, "to": {}}, {"body": "{}", "to": {"method": "put"}}, {"x": 1}):
-        app.send_task("fastemit.send", kwargs=arguments)
     emitter = make()
+    to = emitter._publisher.destination.written()
+    no_batches: list[dict[str, object]] = [
+        {},
+        {"body": "{}"},
+        {"body": 5, "to": to},
+        {"body": "{}", "to": {"method": "put"}},
+        {"body": "\ud800", "to": to},
+        {"body": "é", "to": {**to, "method": "get"}},
+        {"body": "{}", "to": to, "delay": "long"},
+        {"x": 1},
+    ]
+    for arguments in no_batches:
+        app.send_task("fastemit.send", kwargs=arguments)
     put(emitter)
     emitter.flush()
     collector.wait_for(1, PATIENCE)
     eventually(lambda: "not a batch of fastemit's" in worker.log)
+    assert requested(collector) == [[0]]
 
 
 def test_pickle_is_refused_also_where_the_configuration_allows_it(

@@ -118,6 +118,21 @@ def test_what_a_killed_worker_had_comes_back_after_the_visibility_timeout(
     assert arrived(collector) == {0, 1, 2}
 
 
+def test_a_short_visibility_timeout_cuts_the_countdown_and_doubles_nothing(
+    shared: RedisServer, make: MakeEmitter, collector: Collector, tmp_path: Path
+) -> None:
+    broker = shared.database(12)
+    collector.respond(503, headers={"Retry-After": "30"})
+    emitter = make(celery_app=app_of(broker))
+    with running(tmp_path, broker, visibility_timeout=4) as worker:
+        put(emitter, 3)
+        emitter.flush()
+        collector.wait_for(3, PATIENCE)
+        eventually(lambda: "succeeded" in worker.log)
+    first, second = collector.requests
+    assert 2 <= second.arrived - first.arrived < 30
+
+
 def test_a_worker_that_is_stopped_hands_back_at_once_what_waits_for_its_next_attempt(
     shared: RedisServer, make: MakeEmitter, collector: Collector, tmp_path: Path
 ) -> None:

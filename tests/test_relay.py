@@ -18,6 +18,7 @@ from fastemit.relay import Destination, Part, Relay
 from fastemit.testing import Collector
 
 EVENTS = st.lists(st.dictionaries(st.text(max_size=5), st.text(max_size=20), max_size=4), min_size=2, max_size=9)
+ADDRESS = {"scheme": "http", "host": "h", "port": None, "path": "/i", "username": None, "password": None}
 NOW = 1_700_000_000_000
 
 
@@ -123,6 +124,13 @@ def test_what_a_newer_version_adds_to_a_destination_is_left_out() -> None:
         {"method": None},
         {"endpoint": None},
         {"endpoint": {}},
+        {"endpoint": {**ADDRESS, "scheme": "ftp"}},
+        {"endpoint": {**ADDRESS, "host": ""}},
+        {"endpoint": {**ADDRESS, "host": 5}},
+        {"endpoint": {**ADDRESS, "port": "80"}},
+        {"endpoint": {**ADDRESS, "path": "no slash"}},
+        {"endpoint": {**ADDRESS, "password": 5}},
+        {"ca_certs": 5},
         {"timeout": "soon"},
         {"timeout": [1]},
         {"headers": {"bad name": "x"}},
@@ -136,6 +144,11 @@ def test_what_is_no_destination_is_refused(change: dict[str, Any]) -> None:
     written = {**destination("http://collector.example.com").written(), **change}
     with pytest.raises((KeyError, TypeError, ValueError)):
         Destination.read(written)
+
+
+def test_an_address_of_strings_is_a_destination() -> None:
+    written = {**destination("http://collector.example.com").written(), "endpoint": ADDRESS}
+    assert Destination.read(written).endpoint.url == "http://h/i"
 
 
 def test_a_destination_does_not_show_its_secrets() -> None:

@@ -104,7 +104,7 @@ def send(self: Any, body: Any = None, to: Any = None, delay: Any = 0.0, server_e
     """
     try:
         destination = Destination.read(to)
-        part = Part(body.encode("utf-8"), int(server_errors))
+        part = Part(body.encode("ascii" if destination.method == "get" else "utf-8"), int(server_errors))
         backoff = Backoff(destination.max_delay)
         backoff.delay = min(checks.seconds("delay", delay, zero=True), destination.max_delay)
     except (AttributeError, KeyError, TypeError, ValueError) as error:

@@ -70,17 +70,35 @@ class Destination:
         if not isinstance(value, Mapping):
             raise TypeError(f"a destination must be a mapping, not {type(value).__name__}")
         method: Any = checks.one_of("method", value["method"], ("post", "get"))
-        address = value["endpoint"]
+        ca_certs = value.get("ca_certs")
+        if ca_certs is not None and not isinstance(ca_certs, str):
+            raise TypeError(f"ca_certs must be a path, not {type(ca_certs).__name__}")
         return cls(
-            Endpoint(**{name: address[name] for name in ("scheme", "host", "port", "path", "username", "password")}),
+            _address(value["endpoint"]),
             method,
             checks.timeout_pair("timeout", value.get("timeout")),
             checks.headers("headers", value.get("headers")),
-            value.get("ca_certs"),
+            ca_certs,
             checks.seconds("max_delay", value.get("max_delay", 60.0)),
             checks.retry_codes("codes", {int(code): retry for code, retry in (value.get("retry_codes") or {}).items()}),
             checks.integer("max_bytes", value.get("max_bytes", 1_000_000)),
         )
+
+
+def _address(value: Any) -> Endpoint:
+    """An `Endpoint` that was written, checked."""
+    scheme, host, port, path, username, password = (
+        value[name] for name in ("scheme", "host", "port", "path", "username", "password")
+    )
+    checks.one_of("scheme", scheme, ("http", "https"))
+    if port is not None:
+        checks.integer("port", port, 1, 65535)
+    for text in (host, path, username or "", password or ""):
+        if not isinstance(text, str):
+            raise TypeError(f"an address is made of strings, not {type(text).__name__}")
+    if not host or not path.startswith("/"):
+        raise ValueError("an address has a host and a path")
+    return Endpoint(scheme, host, port, path, username, password)
 
 
 @dataclass
