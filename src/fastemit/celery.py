@@ -19,6 +19,7 @@ from uuid import uuid4
 
 try:
     from celery import Celery, shared_task  # type: ignore[import-untyped]
+    from celery.app.defaults import DEFAULTS as CELERY_DEFAULTS  # type: ignore[import-untyped]
     from celery.exceptions import Reject, Retry  # type: ignore[import-untyped]
 except ModuleNotFoundError as error:
     if error.name != "celery":
@@ -64,8 +65,10 @@ def _make_app() -> Any:
 
     @made.on_after_configure.connect(weak=False)  # type: ignore[untyped-decorator]
     def _complete(sender: Any, source: Any, **_: Any) -> None:
-        # Between what the user has set and Celery's own defaults, which come last. (`add_defaults` goes before both.)
-        source.maps.insert(len(source.maps) - 1, dict(DEFAULTS))
+        # Between what the user has set and Celery's own defaults, which come last (`add_defaults` goes before both;
+        # Celery 5.4 finds today's names in any map before the old ones in the user's).
+        unset = {name: value for name, value in DEFAULTS.items() if source.get(name) == CELERY_DEFAULTS.get(name)}
+        source.maps.insert(len(source.maps) - 1, unset)
         # Whatever the configuration says: reading pickle is running what anybody puts into the broker.
         source["accept_content"] = ["json"]
         source["task_serializer"] = "json"
