@@ -315,16 +315,18 @@ def test_a_poisonous_event_is_left_alone_in_the_end(worker: Worker, make: MakeEm
 
 
 def test_a_request_that_is_not_answered_in_time_is_made_in_halves(
-    worker: Worker, make: MakeEmitter, collector: Collector
+    server: RedisServer, make: MakeEmitter, collector: Collector, tmp_path: Path
 ) -> None:
+    broker = server.database(5)
     collector.respond(hang=True, times=None)
-    emitter = make(request_timeout=0.2, batch_size=1000, **QUICK)
-    put(emitter, 4)
-    emitter.flush()
-    eventually(lambda: {4, 2, 1} <= {len(events) for events in requested(collector)})
-    collector.respond(200, times=None)
-    collector.release()
-    eventually(lambda: set(arrived(collector)) == {0, 1, 2, 3})
+    with running(tmp_path, broker):
+        emitter = make(celery_app=app_of(broker), request_timeout=0.2, batch_size=1000, **QUICK)
+        put(emitter, 4)
+        emitter.flush()
+        eventually(lambda: {4, 2, 1} <= {len(events) for events in requested(collector)})
+        collector.respond(200, times=None)
+        collector.release()
+        eventually(lambda: set(arrived(collector)) == {0, 1, 2, 3})
 
 
 def test_an_event_larger_than_a_request_is_given_up_once_it_was_answered(
@@ -345,10 +347,10 @@ def test_an_event_larger_than_a_request_is_given_up_once_it_was_answered(
 
 
 def test_a_task_that_is_no_batch_is_dropped_and_the_rest_goes_on(
-    worker: Worker, server: RedisServer, make: MakeEmitter, collector: Collector
+    server: RedisServer, make: MakeEmitter, collector: Collector, tmp_path: Path
 ) -> None:
-    app = app_of(server.url)
-    emitter = make()
+    app, client = app_of(server.database(6)), server.client(6)
+    emitter = make(celery_app=app)
     to = emitter._publisher.destination.written()
     no_batches: list[dict[str, object]] = [
         {},
@@ -364,8 +366,11 @@ def test_a_task_that_is_no_batch_is_dropped_and_the_rest_goes_on(
         app.send_task("fastemit.send", kwargs=arguments)
     put(emitter)
     emitter.flush()
-    collector.wait_for(1, PATIENCE)
-    eventually(lambda: "not a batch of fastemit's" in worker.log)
+    with running(tmp_path, server.database(6)) as worker:
+        collector.wait_for(1, PATIENCE)
+        eventually(lambda: client.llen("celery") == 0 and client.hlen("unacked") == 0)
+        assert "not a batch of fastemit's" in worker.log
+        assert "Retry in" not in worker.log
     assert requested(collector) == [[0]]
 
 
