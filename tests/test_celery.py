@@ -161,7 +161,7 @@ def test_one_task_in_json_carries_all_that_is_queued(server: RedisServer, make: 
     emitter = make(celery_app=app_of(server.database(1)), batch_size=1000)
     put(emitter, 500)
     emitter.flush()
-    (message,) = messages(server.client(1))
+    (message,) = messages(server.client(db=1))
     assert message["content-type"] == "application/json"
     _, arguments, _ = json.loads(base64.b64decode(message["body"]))
     assert numbers(json.loads(arguments["body"])["data"]) == list(range(500))
@@ -176,14 +176,14 @@ def test_json_crosses_the_broker_whatever_the_app_has_for_a_serializer(
     emitter = make(celery_app=app_of(server.database(1), task_serializer=serializer))
     put(emitter)
     emitter.flush()
-    assert [message["content-type"] for message in messages(server.client(1))] == ["application/json"]
+    assert [message["content-type"] for message in messages(server.client(db=1))] == ["application/json"]
 
 
 def test_a_message_says_nothing_of_the_events_where_monitors_look(server: RedisServer, make: MakeEmitter) -> None:
     emitter = make("http://ann:swordfish@127.0.0.1:1", celery_app=app_of(server.database(1)))
     emitter.input({"secret": "marmalade"})
     emitter.flush()
-    (message,) = messages(server.client(1))
+    (message,) = messages(server.client(db=1))
     del message["body"]
     assert "marmalade" not in json.dumps(message)
     assert "swordfish" not in json.dumps(message)
@@ -349,7 +349,7 @@ def test_an_event_larger_than_a_request_is_given_up_once_it_was_answered(
 def test_a_task_that_is_no_batch_is_dropped_and_the_rest_goes_on(
     server: RedisServer, make: MakeEmitter, collector: Collector, tmp_path: Path
 ) -> None:
-    app, client = app_of(server.database(6)), server.client(6)
+    app, client = app_of(server.database(6)), server.client(db=6)
     emitter = make(celery_app=app)
     to = emitter._publisher.destination.written()
     no_batches: list[dict[str, object]] = [

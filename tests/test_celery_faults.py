@@ -108,7 +108,7 @@ def test_what_a_killed_worker_had_comes_back_after_the_visibility_timeout(
     with running(tmp_path, broker, pool, visibility_timeout=1) as worker:
         collector.wait_for_requests(1, PATIENCE)
         worker.kill()
-    client = shared.client(int(broker[-1]))
+    client = shared.client(db=int(broker[-1]))
     assert client.hlen("unacked") == 1
     # A worker looks for what others have left when it starts, and then every so often.
     (left_at,) = [score for _, score in client.zrange("unacked_index", 0, -1, withscores=True)]
@@ -145,7 +145,7 @@ def test_a_worker_that_is_stopped_hands_back_at_once_what_waits_for_its_next_att
         # The retry is in the hands of the worker, which waits for its time.
         eventually(lambda: worker.log.count("received") == 2)
         worker.stop()
-    assert shared.client(5).llen("celery") == 1
+    assert shared.client(db=5).llen("celery") == 1
     assert collector.events == []
     with running(tmp_path, broker):
         collector.wait_for(3, PATIENCE)
@@ -267,11 +267,11 @@ def test_a_broker_that_hangs_holds_up_neither_input_nor_close(server: RedisServe
     emitter = make(celery_app=app_of(server.url), batch_size=1)
     put(emitter)
     emitter.flush()
-    server.signal(signal.SIGSTOP)
-    with within(1.0):
-        put(emitter, 100)
-    with within(2.0, at_least=0.3):
-        assert emitter.close(0.3) == 100
+    with server.paused():
+        with within(1.0):
+            put(emitter, 100)
+        with within(2.0, at_least=0.3):
+            assert emitter.close(0.3) == 100
 
 
 def test_a_broker_that_hangs_is_given_up_in_bounded_time(server: RedisServer, make: MakeEmitter) -> None:
@@ -279,11 +279,10 @@ def test_a_broker_that_hangs_is_given_up_in_bounded_time(server: RedisServer, ma
     emitter = make(celery_app=app_of(server.url, broker_transport_options=options), **QUICK)
     put(emitter)
     emitter.flush()
-    server.signal(signal.SIGSTOP)
-    put(emitter, 3)
-    with within(5.0):
-        assert not emitter.drain()
-    server.signal(signal.SIGCONT)
+    with server.paused():
+        put(emitter, 3)
+        with within(5.0):
+            assert not emitter.drain()
     assert emitter.drain()
 
 
@@ -293,10 +292,10 @@ def test_the_time_that_is_left_bounds_the_wait_for_the_broker_also_without_threa
     emitter = make(celery_app=app_of(server.url), background=False)
     put(emitter)
     emitter.flush()
-    server.signal(signal.SIGSTOP)
-    put(emitter, 3)
-    with within(3.0):
-        assert emitter.close(0.3) == 3
+    with server.paused():
+        put(emitter, 3)
+        with within(3.0):
+            assert emitter.close(0.3) == 3
 
 
 def test_a_full_redis_is_a_broker_that_is_down(shared: RedisServer, make: MakeEmitter) -> None:
