@@ -236,6 +236,14 @@ def test_close_does_not_wait_for_events_that_a_store_has_lost(rig: Rig) -> None:
     assert emitter.stats().dropped_events["overflow"] == 6
 
 
+def test_events_that_stay_in_the_store_are_not_called_lost(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    rig.collector.respond(500, times=None)
+    emitter = rig.emitter(event_store=ListStore(), batch_size=100)
+    put(emitter, 3)
+    assert emitter.close(0.1) == 3
+    assert "closed with 3 events left, which stay in the event store" in caplog.text
+
+
 def test_an_event_that_is_handed_out_twice_is_counted_once(rig: Rig) -> None:
     store = Faulty("get_events_batch", instead=lambda batch: [*batch, *batch[:1]])
     emitter = rig.emitter(event_store=store, batch_size=100)

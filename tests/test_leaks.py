@@ -24,7 +24,7 @@ measured = pytest.mark.skipif(
 )
 
 #: Room for what grows by nature: a page of an arena, a list that was reserved for more.
-FEW_BYTES = 700_000
+FEW_BYTES = 2_000_000
 FEW_BLOCKS = 600
 
 PREAMBLE = """

@@ -29,6 +29,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from fastemit.celery import CeleryEmitter as CeleryEmitter
     from fastemit.redis import RedisEmitter as RedisEmitter
     from fastemit.redis import RedisWorker as RedisWorker
     from fastemit.snowplow import Snowplow as Snowplow

@@ -27,6 +27,7 @@ class _Inbox(Protocol):
 class EventBuffer:
     notify: int
     hold: bool
+    left_in: Final[None]
     linger: bool
     starving: int
     batch_size: int

@@ -301,6 +301,7 @@ cdef class EventBuffer:
     cdef list sleepers
     cdef dict originals            # by number, what each event was made from; None unless `keep`
     cdef readonly bint query
+    cdef readonly object left_in   # where events stay that a close leaves behind: nowhere, with this buffer
     cdef readonly double recheck_at  # when to look again although nothing is queued: never, with this buffer
     cdef Py_ssize_t _batch_size
     cdef Py_ssize_t _byte_limit
@@ -332,6 +333,7 @@ cdef class EventBuffer:
         self.ring.segment_bytes = min(<size_t> max_request_bytes - self.ring.format.prefix_len - 1, <size_t> max_bytes)
         self.query = query
         self.recheck_at = float("inf")
+        self.left_in = None
         self.originals = {} if keep else None
         self.max_request_bytes = max_request_bytes
         self.sleepers = []

@@ -431,8 +431,10 @@ class Delivery:
         if not threads:
             self._transport.close()
         left = self.buffer.unsettled_events
-        if left:
+        if left and self.buffer.left_in is None:
             say(logging.WARNING, "closed with %d events left, which are lost when the process ends", left)
+        elif left:
+            say(logging.WARNING, "closed with %d events left, which stay in %s", left, self.buffer.left_in)
         return left
 
     def gone(self, inbox: Inbox) -> None:

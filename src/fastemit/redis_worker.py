@@ -67,6 +67,8 @@ class _SourceBatch(BatchAround):
 class _Source(BufferAround):
     """The buffer of a worker: it knows by its number what each event was taken as."""
 
+    left_in = "Redis"
+
     batch_class = _SourceBatch
 
     def __init__(self, native: EventBuffer, inbox: Inbox) -> None:

@@ -113,6 +113,7 @@ class StoreBuffer:
     """
 
     spare_segments = 0
+    left_in = "the event store"
     capacity = sys.maxsize
 
     def __init__(
