@@ -39,15 +39,44 @@ cdef extern from * nogil:
         return (((eight - FASTEMIT_ONES * 0x20) & ~eight) | ((quote - FASTEMIT_ONES) & ~quote)
                 | ((backslash - FASTEMIT_ONES) & ~backslash)) & FASTEMIT_HIGHS;
     }
+    /* The same of 16; where the machine has vectors, in one look. */
+    #if defined(__SSE2__) || defined(_M_X64)
+    #include <emmintrin.h>
+    static inline int fastemit_special16(const uint8_t* text) {
+        const __m128i v = _mm_loadu_si128((const __m128i*) text);
+        /* A comparison with signs, which ASCII has none of. */
+        const __m128i bad = _mm_or_si128(
+            _mm_cmplt_epi8(v, _mm_set1_epi8(0x20)),
+            _mm_or_si128(_mm_cmpeq_epi8(v, _mm_set1_epi8(0x22)), _mm_cmpeq_epi8(v, _mm_set1_epi8(0x5C))));
+        return _mm_movemask_epi8(bad);
+    }
+    #elif defined(__aarch64__) || defined(_M_ARM64)
+    #include <arm_neon.h>
+    static inline int fastemit_special16(const uint8_t* text) {
+        const uint8x16_t v = vld1q_u8(text);
+        const uint8x16_t bad = vorrq_u8(
+            vcltq_u8(v, vdupq_n_u8(0x20)),
+            vorrq_u8(vceqq_u8(v, vdupq_n_u8(0x22)), vceqq_u8(v, vdupq_n_u8(0x5C))));
+        return vmaxvq_u8(bad) != 0;
+    }
+    #else
+    static inline int fastemit_special16(const uint8_t* text) {
+        uint64_t a, b;
+        memcpy(&a, text, 8);
+        memcpy(&b, text + 8, 8);
+        return (fastemit_special(a) | fastemit_special(b)) != 0;
+    }
+    #endif
     """
     uint64_t special "fastemit_special" (uint64_t eight)
+    bint special16 "fastemit_special16" (const uint8_t* text)
     const char* SHORT_ESCAPES "\"btn?fr\""
 
 
 cdef enum:
-    # Most bytes that are written between two looks at the room that is left: 8 characters of 6 bytes, and what
+    # Most bytes that are written between two looks at the room that is left: 16 characters of 6 bytes, and what
     # surrounds a member.
-    FLAT_MARGIN = 64
+    FLAT_MARGIN = 128
 
 
 cdef inline char* flat_byte(char* out, uint8_t byte) noexcept nogil:
@@ -107,31 +136,37 @@ cdef inline char* flat_short(char* out, const uint8_t* text, Py_ssize_t length) 
 
 
 cdef inline char* flat_ascii(char* out, const char* limit, const uint8_t* text, Py_ssize_t length) noexcept nogil:
-    cdef uint64_t eight = 0
+    cdef uint64_t first = 0
+    cdef uint64_t last = 0
     cdef Py_ssize_t at = 0
     if length < 8:
         return flat_short(out, text, length)
-    while at + 8 <= length:
+    if length < 16:
+        memcpy(&first, text, 8)
+        memcpy(&last, text + length - 8, 8)
+        if special(first) | special(last):
+            return flat_bytes(out, text, length)
+        memcpy(out, &first, 8)
+        memcpy(out + length - 8, &last, 8)
+        return out + length
+    while at + 16 <= length:
         if out > limit:
             return NULL
-        memcpy(&eight, text + at, 8)
-        if special(eight):
-            out = flat_bytes(out, text + at, 8)
+        if special16(text + at):
+            out = flat_bytes(out, text + at, 16)
         else:
-            memcpy(out, &eight, 8)
-            out += 8
-        at += 8
+            memcpy(out, text + at, 16)
+            out += 16
+        at += 16
     if at == length:
         return out
     if out > limit:
         return NULL
-    # The last 8 in one look. If nothing is special in them, those of them that are written already are as they were.
-    memcpy(&eight, text + length - 8, 8)
-    if special(eight):
+    # The last 16 in one look. If nothing is special in them, those of them that are written already are as they were.
+    if special16(text + length - 16):
         return flat_bytes(out, text + at, length - at)
-    out += length - at
-    memcpy(out - 8, &eight, 8)
-    return out
+    memcpy(out + (length - at) - 16, text + length - 16, 16)
+    return out + (length - at)
 
 
 cdef inline char* flat_wide(char* out, const char* limit, PyObject* text) noexcept:
