@@ -1,7 +1,7 @@
 """An event store of the user's with the face of the native buffer, so that the delivery has one kind of work.
 
 Events live in the store; a batch that the store hands out is staged in a native buffer, which makes the requests. One
-batch is out at a time, since a store may hand out again what was not cleaned up.
+batch is out at a time, since a store may hand out again what was not cleaned up. `store_batch.py` is its batches.
 """
 
 from __future__ import annotations
@@ -12,88 +12,16 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from fastemit._buffer import NOTIFY_ALWAYS, NOTIFY_WHEN_DUE, Batch, EventBuffer, KeptEvent
+from fastemit._buffer import NOTIFY_ALWAYS, NOTIFY_WHEN_DUE, EventBuffer, KeptEvent
 from fastemit.event_store import EventStore, InMemoryEventStore
 from fastemit.retry import POISON_AFTER
 from fastemit.schedule import FOREVER
 from fastemit.stats import described
+from fastemit.store_batch import Refused, StoreBatch
 from fastemit.typing import PayloadDict
 
 #: Seconds for which a store that failed, or said that it has events and then gave none, is left alone.
 AFTER_A_FAULT: Final = 1.0
-
-
-class Refused:
-    """An event that the store refused: what `append` gives back then."""
-
-    def __init__(self, kept: KeptEvent, cleanups: int) -> None:
-        self.kept = kept
-        self.cleanups = cleanups  # how many there had been when it was refused
-
-
-class StoreBatch:
-    """A `Batch` whose settling is told to the store."""
-
-    def __init__(self, owner: StoreBuffer, batch: Batch, events: list[PayloadDict]) -> None:
-        self._owner = owner
-        self._batch = batch
-        self._events = events
-        self.stamp = batch.stamp
-        self.body = batch.body
-        self.decode = batch.decode
-        self.seal = batch.seal
-
-    def __len__(self) -> int:
-        return len(self._batch)
-
-    @property
-    def nbytes(self) -> int:
-        return self._batch.nbytes
-
-    @property
-    def seq(self) -> int:
-        return self._batch.seq
-
-    @property
-    def oversize(self) -> bool:
-        return self._batch.oversize
-
-    @property
-    def server_errors(self) -> int:
-        """0: which events they are is not known once they are back in the store, so the owner does the counting."""
-        return 0
-
-    @server_errors.setter
-    def server_errors(self, value: int) -> None:
-        self._owner.server_errors += value
-
-    def split(self) -> StoreBatch:
-        first = self._batch.split()
-        count = len(first)
-        events, self._events = self._events[:count], self._events[count:]
-        return StoreBatch(self._owner, first, events)
-
-    # Under the owner's lock, since a batch that is settled here and not cleaned up yet could be handed out again.
-
-    def sent(self) -> None:
-        with self._owner.lock:
-            size = self._batch.nbytes
-            self._batch.sent()
-            self._owner.settle(self._events, None, size)
-
-    def dropped(self, reason: str) -> None:
-        with self._owner.lock:
-            self._batch.dropped(reason)
-            self._owner.settle(self._events, reason, 0)
-
-    def give_back(self, retried: bool = True) -> None:
-        with self._owner.lock:
-            self._batch.dropped("overflow")  # out of the staging buffer, whose counters nobody reads
-            self._owner.keep(self._events, retried)
-
-    def yield_place(self) -> None:
-        """The store decides the order."""
-        self.give_back()
 
 
 class StoreBuffer:

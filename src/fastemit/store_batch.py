@@ -1,0 +1,91 @@
+"""What a store of the user's takes and hands out, as the courier and the admission know it; see `store_buffer.py`."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from fastemit._buffer import Batch, KeptEvent
+from fastemit.typing import PayloadDict
+
+
+class Owner(Protocol):
+    """What a batch tells of its settling, and to whom."""
+
+    lock: Any
+    server_errors: int
+
+    def settle(self, events: list[PayloadDict], reason: str | None, size: int) -> None: ...
+    def keep(self, events: list[PayloadDict], retried: bool) -> None: ...
+
+
+class Refused:
+    """An event that the store refused: what `append` gives back then."""
+
+    def __init__(self, kept: KeptEvent, cleanups: int) -> None:
+        self.kept = kept
+        self.cleanups = cleanups  # how many there had been when it was refused
+
+
+class StoreBatch:
+    """A `Batch` whose settling is told to the store."""
+
+    def __init__(self, owner: Owner, batch: Batch, events: list[PayloadDict]) -> None:
+        self._owner = owner
+        self._batch = batch
+        self._events = events
+        self.stamp = batch.stamp
+        self.body = batch.body
+        self.decode = batch.decode
+        self.seal = batch.seal
+
+    def __len__(self) -> int:
+        return len(self._batch)
+
+    @property
+    def nbytes(self) -> int:
+        return self._batch.nbytes
+
+    @property
+    def seq(self) -> int:
+        return self._batch.seq
+
+    @property
+    def oversize(self) -> bool:
+        return self._batch.oversize
+
+    @property
+    def server_errors(self) -> int:
+        """0: which events they are is not known once they are back in the store, so the owner does the counting."""
+        return 0
+
+    @server_errors.setter
+    def server_errors(self, value: int) -> None:
+        self._owner.server_errors += value
+
+    def split(self) -> StoreBatch:
+        first = self._batch.split()
+        count = len(first)
+        events, self._events = self._events[:count], self._events[count:]
+        return StoreBatch(self._owner, first, events)
+
+    # Under the owner's lock, since a batch that is settled here and not cleaned up yet could be handed out again.
+
+    def sent(self) -> None:
+        with self._owner.lock:
+            size = self._batch.nbytes
+            self._batch.sent()
+            self._owner.settle(self._events, None, size)
+
+    def dropped(self, reason: str) -> None:
+        with self._owner.lock:
+            self._batch.dropped(reason)
+            self._owner.settle(self._events, reason, 0)
+
+    def give_back(self, retried: bool = True) -> None:
+        with self._owner.lock:
+            self._batch.dropped("overflow")  # out of the staging buffer, whose counters nobody reads
+            self._owner.keep(self._events, retried)
+
+    def yield_place(self) -> None:
+        """The store decides the order."""
+        self.give_back()
