@@ -127,7 +127,7 @@ class Publisher:
             )
             return self._app.amqp.Producer(connection, auto_declare=False)
         except BaseException:
-            connection.collect()
+            _forget(connection)
             raise
 
     @staticmethod
@@ -135,7 +135,7 @@ class Publisher:
         """Close a connection without a word to the broker, which may not listen."""
         if producer is not None:
             with contextlib.suppress(Exception):  # it is gone in any case
-                producer.connection.collect(socket_timeout=0.1)
+                _forget(producer.connection)
 
     def close(self) -> None:
         while True:
@@ -168,3 +168,17 @@ def _is_timeout(error: BaseException) -> bool:
             return True
         seen = seen.__cause__ or seen.__context__
     return False
+
+
+def _forget(connection: Any) -> None:
+    """Close a connection without a word to the broker, which may not listen.
+
+    Not by kombu's `collect`: that changes the default timeout of all sockets of the process for a moment, and for good
+    where two threads do so at once.
+    """
+    # amqp's own, which closes the socket; other transports say nothing when they are closed.
+    collect = getattr(connection._connection, "collect", None)
+    if callable(collect):
+        collect()
+        connection._connection = connection._default_channel = None
+    connection._close()
