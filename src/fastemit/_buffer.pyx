@@ -14,10 +14,11 @@ from cpython.buffer cimport PyBUF_FORMAT, PyBUF_ND, PyBUF_STRIDES, PyBUF_WRITABL
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.dict cimport PyDict_Copy, PyDict_Next, PyDict_SetItem
 from cpython.object cimport PyObject
-from libc.stdint cimport UINT32_MAX, int64_t
+from libc.stdint cimport UINT32_MAX, int64_t, uint8_t
 from libc.string cimport memcpy, memset
 
 from fastemit._flat cimport flat_event
+from fastemit._line cimport line_event
 from fastemit._quote cimport quote_plus
 from fastemit._ring cimport (
     CLOSED,
@@ -430,6 +431,31 @@ cdef class EventBuffer:
         if <size_t> PyBytes_GET_SIZE(encoded_of(event)) < self.ring.format.empty_len:
             raise ValueError(f"event must be an encoded JSON object, not {event!r}")
         return self._put(event, urgent)
+
+    def append_line(self, bytes line not None):
+        """Queue an event that is a line of JSON; answers as `append` does, and None for a line that is not so simple.
+
+        Then nothing has changed, and the line is to be parsed, and given in as a payload or refused. A number is sent
+        as its own text, true and false as they are written, and the name of a null is left out.
+        """
+        cdef size_t length = 0
+        cdef bytes event = None
+        cdef object inbox = None
+        cdef PutResult result = PUT_FULL
+        if self.originals is not None or self.query:
+            return None
+        with cython.critical_section(self):
+            length = line_event(
+                <const uint8_t*> PyBytes_AS_STRING(line), PyBytes_GET_SIZE(line), self.scratch, SCRATCH_BYTES
+            )
+            if length:
+                if not self._closed and self._forks == forks:
+                    result = self._store(self.scratch, length, False)
+                    inbox = self._sleeper()
+                if result != PUT_OK:
+                    # As in `_take_in`.
+                    event = PyBytes_FromStringAndSize(self.scratch, length)
+        return self._answer(result, event, inbox) if length else None
 
     cdef object _take_in(self, payload):
         cdef size_t length = 0
@@ -848,6 +874,15 @@ cdef class Intake:
             raise RuntimeError(f"{type(self).__name__}.__init__ has not been called")
         if answer is not STORED:
             self._answer(answer)
+
+    def _input_line(self, bytes line not None):
+        """Take an event that is a line of JSON. False for a line that is to be parsed, and given to `input` then."""
+        cdef object answer = None if self._into is None else self._into.append_line(line)
+        if answer is None:
+            return False
+        if answer is not STORED:
+            self._answer(answer)
+        return True
 
 
 # no_gc_clear: __dealloc__ gives the events back to `buffer`, which must still be there.
