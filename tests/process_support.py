@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 from delivery_support import PROXY_VARIABLES, Ended, Rig, eventually, numbers, script_text
@@ -121,6 +122,23 @@ def watched(
         yield program
     finally:
         program.close()
+
+
+@contextlib.contextmanager
+def terminal() -> Iterator[tuple[int, BinaryIO]]:
+    """A pseudo-terminal of 24 lines of 100 characters: its master, and the end for a program."""
+    import fcntl
+    import pty
+    import termios
+
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
+    try:
+        # A file, since it may be closed twice where a number may be another file's by then.
+        with os.fdopen(slave, "wb", buffering=0) as end:
+            yield master, end
+    finally:
+        os.close(master)
 
 
 class _Ended(Ended):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -119,7 +120,9 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_help_is_complete(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["--help"]) == 0
-    assert "collector" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    for word in ("collector", "send", "redis-worker"):
+        assert re.search(rf"^ +{word}\s+\w", text, re.MULTILINE)
     assert cli.main(["collector", "--help"]) == 0
     text = capsys.readouterr().out
     for word in ("--host", "--port", "--quiet", "default: 9090", "/micro/good", "SIGTERM"):
@@ -150,5 +153,11 @@ def test_the_command_line_loads_no_emitter() -> None:
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=True)
     package = {"fastemit", "fastemit._version"}
     loaded_by_cli = {name for name in result.stdout.split() if name.startswith(("fastemit.cli", "fastemit.testing"))}
-    assert loaded_by_cli == {"fastemit.cli", "fastemit.cli.collector", "fastemit.cli.redis_worker"}
+    assert loaded_by_cli == {
+        "fastemit.cli",
+        "fastemit.cli._arguments",
+        "fastemit.cli.collector",
+        "fastemit.cli.redis_worker",
+        "fastemit.cli.send",
+    }
     assert package <= set(result.stdout.split())
