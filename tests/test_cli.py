@@ -121,7 +121,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 def test_help_is_complete(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["--help"]) == 0
     text = capsys.readouterr().out
-    for word in ("collector", "send", "redis-worker"):
+    for word in ("collector", "send", "redis-worker", "bench"):
         assert re.search(rf"^ +{word}\s+\w", text, re.MULTILINE)
     assert cli.main(["collector", "--help"]) == 0
     text = capsys.readouterr().out
@@ -156,6 +156,7 @@ def test_the_command_line_loads_no_emitter() -> None:
     assert loaded_by_cli == {
         "fastemit.cli",
         "fastemit.cli._arguments",
+        "fastemit.cli.bench",
         "fastemit.cli.collector",
         "fastemit.cli.redis_worker",
         "fastemit.cli.send",

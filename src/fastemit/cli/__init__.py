@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn, Protocol
 
 from fastemit._version import __version__
-from fastemit.cli import collector, redis_worker, send
+from fastemit.cli import bench, collector, redis_worker, send
 
 __all__ = ["main"]
 
@@ -26,7 +26,7 @@ class _Command(Protocol):
     def run(self, args: argparse.Namespace, /) -> int: ...
 
 
-_COMMANDS: tuple[_Command, ...] = (collector, send, redis_worker)
+_COMMANDS: tuple[_Command, ...] = (collector, send, redis_worker, bench)
 
 
 class _Parser(argparse.ArgumentParser):
