@@ -320,7 +320,7 @@ class Delivery:
     # -- sending in the calling thread -------------------------------------------------------------------------------
 
     def _send_due(self) -> None:
-        """Send while there is reason to, unless somebody does already."""
+        """Send while there is reason to, until events are kept, unless somebody does already."""
         if self._guard.must_not_wait():
             return
         # Before the turn is taken, not after: a signal handler in between would wait for its own thread.
@@ -330,8 +330,11 @@ class Delivery:
                 try:
                     if not turn.take(0.0):
                         return
+                    # What failed is tried again by another call: however short the delay, this one comes to an end.
+                    kept = self._schedule.times_kept
                     while self._step(None):
-                        pass
+                        if self._schedule.times_kept != kept:
+                            return
                 finally:
                     turn.leave()
                 # Another thread may have found the turn taken after the last look.
@@ -369,7 +372,8 @@ class Delivery:
             try:
                 if not turn.take(0.0):
                     return LONG_PAUSE
-                if self._step(None):
+                kept = self._schedule.times_kept
+                if self._step(None) and self._schedule.times_kept == kept:
                     return None
             finally:
                 turn.leave()

@@ -13,6 +13,8 @@ from typing import Final
 NOT_RETRIED: Final = frozenset({400, 401, 403, 410, 422})
 #: Answers of this kind, so often, and a batch is no longer sent as one: see `Verdict.KEEP`.
 POISON_AFTER: Final = 5
+#: Seconds from a failure to the next attempt, at the least, so that a tiny `max_retry_delay_seconds` is no busy loop.
+MIN_DELAY: Final = 0.01
 
 
 class Verdict(enum.Enum):
@@ -116,7 +118,7 @@ class Backoff:
         # A delay of exactly 0 would be no backoff; chance gives 0 once in 2**53.
         self.delay = min(2 * self.delay + (self._chance() or 1e-3), self.max_delay)
         self.wait = min(max(self.delay, asked or 0.0), self.max_delay)
-        self.until = now + self.wait
+        self.until = now + max(self.wait, MIN_DELAY)
         return True
 
     def succeeded(self, generation: int) -> bool:

@@ -74,6 +74,8 @@ class Schedule:
         self._grown = False  # the aim was doubled since the last timeout
         #: Nothing more is sent.
         self.stopped = False
+        #: How many times events were kept.
+        self.times_kept = 0
         self._manual = False
         self._interval = interval
         self._next_flush = FOREVER if interval is None else now + interval
@@ -172,6 +174,7 @@ class Schedule:
 
     def kept(self) -> None:
         """Events were kept: they go when the backoff is over, and a flush has had its attempt."""
+        self.times_kept += 1
         self._retry_due = True
         self._force = False
         self._flush_upto = 0
