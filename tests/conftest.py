@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,6 +15,12 @@ from fastemit.testing import Collector
 
 MakeEmitter = Callable[..., Any]
 _CLOSE_TIMEOUT = 0.01
+
+
+def pytest_configure() -> None:
+    # A shell starts what it runs in the background with SIGINT ignored, and every program of a test would inherit that.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
