@@ -179,9 +179,9 @@ class CeleryEmitter(Emitter):
         celery_app: a Celery app of yours, whose workers then need `include=["fastemit.celery"]`. Default: `app` of
             this module.
         on_success, on_failure: not to be had: the worker, which knows the outcome, is another process.
-        buffer_capacity, event_store, overflow, max_buffer_bytes, max_request_bytes, shutdown_timeout, background,
-            flush_interval: as for `Emitter`. Amazon SQS takes messages of 256 KiB: `max_request_bytes` must be
-            120,000 or less there.
+        buffer_capacity, event_store, overflow, max_buffer_bytes, shutdown_timeout: as for `Emitter`.
+        background, flush_interval: as for `Emitter`.
+        max_request_bytes: as for `Emitter`. Amazon SQS takes messages of 256 KiB: 120,000 or less there.
 
     Raises:
         TypeError, ValueError: naming the argument, the value and what is allowed.

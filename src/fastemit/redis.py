@@ -124,8 +124,8 @@ class RedisEmitter:
         key: the list's key. Default "snowplow".
         batch_size: queued events at which they are pushed. With 1, the default, an event is in Redis when `input`
             returns, unless Redis fails; with more a thread pushes them in batches.
-        byte_limit, max_retry_delay_seconds, buffer_capacity, overflow, max_buffer_bytes, shutdown_timeout, background,
-            flush_interval: as for `Emitter`, with Redis in the collector's place.
+        byte_limit, max_retry_delay_seconds, buffer_capacity: as for `Emitter`, with Redis in the collector's place.
+        overflow, max_buffer_bytes, shutdown_timeout, background, flush_interval: likewise.
         max_request_bytes: most bytes that are pushed at once. Default 1,000,000.
 
     Raises:
