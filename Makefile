@@ -90,6 +90,18 @@ coverage:  ## run the tests and tell which lines they reach, the extension's too
 	@PYTHONPATH=scripts $(BIN)/python -m coverage run -m pytest -p no:benchmark $(ARGS)
 	@PYTHONPATH=scripts $(BIN)/python -m coverage report --include 'src/*' --skip-covered --show-missing
 
+$(VENV)/.docs-tools: pyproject.toml | $(VENV)/.installed
+	@echo "Installing what builds the site"
+	@$(BIN)/python -m pip install -qq --group docs
+	@touch $@
+
+.PHONY: docs
+docs: $(VENV)/.installed $(VENV)/.docs-tools  ## build the site of docs/ into site/; a warning is an error
+	@# With --quiet it would not say what is wrong.
+	@told=$$(NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict 2>&1) || { \
+		echo "$$told" | grep -v ^INFO >&2; exit 1; }
+	@echo "site/index.html"
+
 .PHONY: bench
 bench: $(VENV)/.installed  ## run the benchmarks; writes benchmarks/results.json and the chart of them
 	@$(BIN)/python -m pip install -qq --group bench
@@ -183,6 +195,6 @@ remove-build:
 
 .PHONY: clean
 clean: remove-build  ## remove all that was built, .venv included
-	@rm -rf $(VENV) dist wheelhouse src/*.egg-info
+	@rm -rf $(VENV) dist site wheelhouse src/*.egg-info
 	@rm -rf .pytest_cache .hypothesis .benchmarks .mypy_cache .ruff_cache .coverage .coverage.*
 	@find src tests benchmarks scripts -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
