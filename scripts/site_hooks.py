@@ -14,8 +14,6 @@ from mkdocs.structure.files import File
 ROOT = Path(__file__).resolve().parents[1]
 #: File in the repository, and what it is called on the site.
 ELSEWHERE = {"CHANGELOG.md": "changelog.md", "benchmarks/chart.svg": "chart.svg"}
-#: Pages that are in the navigation and being written. One that is there is taken; take its name out of here then.
-PENDING = {"cli.md": "Command line"}
 _LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)")
 
 
@@ -23,9 +21,6 @@ def on_files(files: Any, config: Any) -> Any:
     for source, place in ELSEWHERE.items():
         if (ROOT / source).exists() and files.get_file_from_path(place) is None:
             files.append(File.generated(config, place, abs_src_path=str(ROOT / source)))
-    for place, title in PENDING.items():
-        if files.get_file_from_path(place) is None:
-            files.append(File.generated(config, place, content=f"# {title}\n\nThis page is being written.\n"))
     return files
 
 
