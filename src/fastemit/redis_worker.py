@@ -21,6 +21,7 @@ from fastemit.emitters import DEFAULT_BUFFER_BYTES, Emitter
 from fastemit.event_store import DEFAULT_BUFFER_CAPACITY
 from fastemit.redis_list import LOST, InFlight, client_of, key_name
 from fastemit.reporting import Reporter
+from fastemit.signals import raise_of_signal_handler
 from fastemit.source_buffer import BatchAround, BufferAround
 from fastemit.stats import EmitterStats, described
 from fastemit.typing import FailureCallback, SuccessCallback
@@ -38,10 +39,11 @@ LAST_PAUSE: Final = 5.0
 class _Entry:
     """An event that the worker has taken."""
 
-    __slots__ = ("dead", "raw", "settled", "yielded")
+    __slots__ = ("dead", "event", "raw", "settled", "yielded")
 
     def __init__(self, raw: bytes) -> None:
         self.raw = raw
+        self.event: Any = None  # as the buffer takes it, of one that found no room
         self.settled = False
         self.dead = False  # it is to go to the dead list
         self.yielded = False  # it has gone to the end of the queue, and is to go there in Redis
@@ -208,21 +210,29 @@ class RedisWorker:
         """
         if self._ended:
             self._start_over()
+        # Here, not when it was made: each of several forked children that run the same worker is one of its own.
+        self._redis.begin()
         with self._signals():
-            pause = FIRST_PAUSE
-            while not self._stopping:
-                try:
-                    busy = self._step()
-                    pause = FIRST_PAUSE
-                except Exception as error:  # noqa: BLE001 - a client has many errors, and Redis comes back after each
-                    self._unsure = True
-                    self._report.log.add("Redis failed", described(error))
-                    self._rest(pause)
-                    pause = min(2 * pause, LAST_PAUSE)
-                    continue
-                if not busy:
-                    self._rest(self.poll_interval)
-            self._end()
+            try:
+                self._work()
+            finally:
+                # Also when a signal handler of the program's raises: what is in hand goes back at once.
+                self._end()
+
+    def _work(self) -> None:
+        pause = FIRST_PAUSE
+        while not self._stopping:
+            try:
+                busy = self._step()
+                pause = FIRST_PAUSE
+            except Exception as error:  # noqa: BLE001 - a client has many errors, and Redis comes back after each
+                self._failed(error)
+                self._rest(pause)
+                # A worker that could be at it again before it is taken for dead should be.
+                pause = min(2 * pause, LAST_PAUSE, self.takeover_after / 4)
+                continue
+            if not busy:
+                self._rest(self.poll_interval)
 
     def request_shutdown(self, *_: Any) -> None:
         """Have `run` end soon, or not begin; from anywhere."""
@@ -248,11 +258,15 @@ class RedisWorker:
                     signal.signal(listened, handler)
 
     def _rest(self, seconds: float) -> None:
+        """Wait for so many seconds, or for a note of what came after the last step began."""
         if not self._stopping:
             self._inbox.wait(seconds)
 
     def _end(self) -> None:
-        self._delivery.close(self._delivery.shutdown_timeout)
+        deadline = time.monotonic() + self._delivery.shutdown_timeout
+        self._delivery.begin_close(deadline)
+        self._tell_until_sent(deadline)
+        self._delivery.finish_close(deadline)
         try:
             if self._unsure:
                 self._agree()
@@ -265,10 +279,32 @@ class RedisWorker:
         self._stopping = False
         self._ended = True
 
+    def _tell_until_sent(self, deadline: float) -> None:
+        """Go on telling Redis, so that a worker that takes long to end is not taken for dead meanwhile."""
+        pause = self.poll_interval
+        while self._buffer.unsettled_events and (left := deadline - time.monotonic()) > 0:
+            self._inbox.wait(min(pause, left))
+            try:
+                if self._unsure:
+                    self._agree()
+                self._tell_redis()
+                pause = self.poll_interval
+            except Exception as error:  # noqa: BLE001 - as in `run`
+                self._failed(error)
+                pause = min(2 * pause, LAST_PAUSE)
+
+    def _failed(self, error: Exception) -> None:
+        self._unsure = True
+        raise_of_signal_handler(error)
+        self._report.log.add("Redis failed", described(error))
+
     # -- one step ----------------------------------------------------------------------------------------------------
 
     def _step(self) -> bool:
         """Tell Redis what is settled, and take what there is room for. False when there is nothing to do."""
+        # This step sees to all of them. Left there, each would cut a later rest short.
+        while self._inbox.wait(0)[0]:
+            pass
         if self._unsure:
             self._agree()
         self._tell_redis()
@@ -309,11 +345,15 @@ class RedisWorker:
             self._delivery.request_flush()
 
     def _queue(self, entry: _Entry) -> bool:
-        try:
-            event = self._buffer.prepare(_event_of(entry.raw))
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is no event
-            return self._bury(entry, f"no event ({type(error).__name__})")
+        event = entry.event
+        if event is None:
+            try:
+                event = self._buffer.prepare(_event_of(entry.raw))
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is no event
+                return self._bury(entry, f"no event ({type(error).__name__})")
         answer = self._source.put(event, entry)
+        # One that has no room is asked about at each look; to read 10 MB again each time would keep a core busy.
+        entry.event = None if isinstance(answer, int) else event
         if isinstance(answer, int):
             if answer:
                 self._delivery.answer(answer)
