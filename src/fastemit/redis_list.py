@@ -2,7 +2,8 @@
 
 Each step is one script, so that a worker that dies has done all of it or nothing. A script takes out before it puts
 in: a Redis that is full refuses the first command that needs memory, and none after one that has freed some. (LMOVE
-and RPOPLPUSH are refused then, and a worker could not drain the list that fills Redis.)
+and RPOPLPUSH are refused then, and a worker could not drain the list that fills Redis.) What a script has taken out is
+not put back when its next command fails, so it asks first whether the key that it will put into is of the right type.
 
 A worker's in-flight list holds what it has taken, in that order, until it is settled. A key that expires says that the
 worker lives. Without it the list belongs to whoever finds it, and each step of the worker's own is refused.
@@ -35,6 +36,7 @@ if held ~= tonumber(ARGV[2]) then return -2 end
 TAKE: Final = (
     _MINE
     + """
+redis.call('SISMEMBER', KEYS[4], ARGV[5])
 local taken, bytes = {}, 0
 for number = 1, tonumber(ARGV[3]) do
   local event = redis.call('LPOP', KEYS[3])
@@ -66,6 +68,7 @@ return 0
 MOVE: Final = (
     _MINE
     + """
+redis.call('LLEN', KEYS[3])
 if redis.call('LREM', KEYS[2], 1, ARGV[3]) == 1 then redis.call('RPUSH', KEYS[3], ARGV[3]) end
 return 0
 """
@@ -74,6 +77,8 @@ return 0
 #: Back to the head of the list, in order: all that a worker had which is dead or (ARGV[1] = 'own') stops.
 RECOVER: Final = """
 if ARGV[1] ~= 'own' and redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
+redis.call('LLEN', KEYS[3])
+redis.call('SISMEMBER', KEYS[4], ARGV[2])
 redis.call('DEL', KEYS[1])
 local moved = 0
 while moved < 1000 do
