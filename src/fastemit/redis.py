@@ -5,7 +5,9 @@ docs/scaling.md says what is guaranteed, how to run workers, and what to watch.
 
 from __future__ import annotations
 
+import enum
 import json
+import math
 import threading
 from collections.abc import Mapping
 from dataclasses import replace
@@ -45,6 +47,8 @@ __all__ = ["RedisEmitter", "RedisWorker"]
 #: What orjson would write in a way of its own, where `str` is asked for.
 _AS_STR: Final = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
 _dumps: Final = orjson.dumps
+#: Of nearly every value of nearly every event; `json` and orjson write them alike.
+_PLAIN: Final = frozenset({str, int, bool, type(None)})
 
 
 def encode(payload: Payload) -> bytes:
@@ -56,11 +60,37 @@ def encode(payload: Payload) -> bytes:
         if not isinstance(payload, Mapping):
             raise TypeError(f"payload must be a mapping of names to values, not {type(payload).__name__}")
         payload = dict(payload)
+    if not _PLAIN.issuperset(map(type, payload.values())):
+        try:
+            payload = {name: _jsonable(value) for name, value in payload.items()}
+        except RecursionError:
+            # A circle, or very deep: `json` decides.
+            return json.dumps(payload, default=str).encode("ascii")
     try:
         return _dumps(payload, str, _AS_STR)
     except TypeError:
         # Lone surrogates, keys that are no strings, integers past 64 bits: `json`, as the reference.
         return json.dumps(payload, default=str).encode("ascii")
+
+
+def _jsonable(value: Any) -> Any:
+    """`value` with `str` in place of what has no type in JSON, where an encoder would not ask for it.
+
+    orjson writes null for NaN and for what is infinite, and `json` names that are no JSON; of an Enum that is neither
+    text nor number orjson writes the value.
+    """
+    kind = type(value)
+    if kind in _PLAIN:
+        return value
+    if kind is float:
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, dict):
+        return {name: _jsonable(each) for name, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_jsonable(each) for each in value]
+    if isinstance(value, enum.Enum) and not isinstance(value, (str, int, float)):
+        return str(value)
+    return value
 
 
 class _PushBatch(BatchAround):
