@@ -41,6 +41,19 @@ def test_it_sends_the_list_tells_how_far_it_is_and_stops_at_a_signal(
         assert rdb.keys() == []
 
 
+def test_what_goes_wrong_is_told_on_stderr_with_no_secret(collector: Collector) -> None:
+    # Nobody listens there.
+    arguments = command("--redis-url", "redis://me:s3cret@127.0.0.1:9/0", "--collector", collector.url, "--quiet")
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        line = process.stderr.readline()
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=30)
+    assert line.startswith("fastemit: WARNING: Redis failed (1 since the last such line): ConnectionError")
+    assert process.returncode == 0
+    assert "s3cret" not in line + out + err
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
 from fastemit.cli.collector import _stop_signals, _stopped
+from fastemit.stats import logger
 
 if TYPE_CHECKING:
     from fastemit.redis import RedisWorker
@@ -64,6 +66,17 @@ def run(args: argparse.Namespace) -> int:
     except (ImportError, TypeError, ValueError) as error:
         print(f"fastemit: error: {error}", file=sys.stderr)
         return 1 if isinstance(error, ImportError) else 2
+    # Requests that fail, errors of Redis, workers taken for dead: nobody else would show them.
+    shown_on_stderr = logging.StreamHandler()
+    shown_on_stderr.setFormatter(logging.Formatter("fastemit: %(levelname)s: %(message)s"))
+    logger.addHandler(shown_on_stderr)
+    try:
+        return _work(worker, args)
+    finally:
+        logger.removeHandler(shown_on_stderr)
+
+
+def _work(worker: RedisWorker, args: argparse.Namespace) -> int:
     with _stop_signals() as stop:
         thread = threading.Thread(target=worker.run, name="fastemit-redis-worker")
         thread.start()
