@@ -12,6 +12,8 @@ MAX_REQUEST_BYTES: Final = 1073741824
 
 DROPPED_FOR: Final[dict[str, int]]
 
+def is_plain(payload: dict[Any, Any]) -> bool: ...
+
 @final
 class KeptEvent:
     encoded: Final[bytes]

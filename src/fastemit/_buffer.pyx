@@ -66,6 +66,10 @@ cdef extern from "Python.h":
     void PyMem_RawFree(void* pointer) nogil
     # Declared on PyObject*, so that a walk over a dict takes no references.
     bint PyUnicode_CheckExact(PyObject* o) noexcept
+    bint PyLong_CheckExact(PyObject* o) noexcept
+    PyObject* Py_None
+    PyObject* Py_True
+    PyObject* Py_False
     bint PyDict_CheckExact(object o) noexcept
     PyObject* PyDict_GetItemWithError(object d, object key) except? NULL
 
@@ -200,6 +204,18 @@ cdef dict strings_of(object payload):
     if PyDict_GetItemWithError(strings, STM_KEY) != NULL:
         del strings[STM_KEY]
     return strings
+
+
+def is_plain(dict payload not None):
+    """Whether every value is exactly a str, an int, a bool or None: what every encoder of JSON writes alike."""
+    cdef PyObject* key = NULL
+    cdef PyObject* value = NULL
+    cdef Py_ssize_t at = 0
+    while PyDict_Next(payload, &at, &key, &value):
+        if not (PyUnicode_CheckExact(value) or PyLong_CheckExact(value) or value == Py_None
+                or value == Py_True or value == Py_False):
+            return False
+    return True
 
 
 cdef bytes encode_query(dict payload):

@@ -27,7 +27,7 @@ except ModuleNotFoundError as error:
     ) from error
 
 from fastemit import checks
-from fastemit._buffer import MAX_REQUEST_BYTES, MIN_REQUEST_BYTES, EventBuffer, KeptEvent
+from fastemit._buffer import MAX_REQUEST_BYTES, MIN_REQUEST_BYTES, EventBuffer, KeptEvent, is_plain
 from fastemit.delivery import Delivery
 from fastemit.emitters import DEFAULT_BUFFER_BYTES, DEFAULT_REQUEST_BYTES, Timer
 from fastemit.event_store import DEFAULT_BUFFER_CAPACITY
@@ -47,7 +47,7 @@ __all__ = ["RedisEmitter", "RedisWorker"]
 #: What orjson would write in a way of its own, where `str` is asked for.
 _AS_STR: Final = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
 _dumps: Final = orjson.dumps
-#: Of nearly every value of nearly every event; `json` and orjson write them alike.
+#: Of nearly every value; `json` and orjson write them alike.
 _PLAIN: Final = frozenset({str, int, bool, type(None)})
 
 
@@ -60,7 +60,7 @@ def encode(payload: Payload) -> bytes:
         if not isinstance(payload, Mapping):
             raise TypeError(f"payload must be a mapping of names to values, not {type(payload).__name__}")
         payload = dict(payload)
-    if not _PLAIN.issuperset(map(type, payload.values())):
+    if not is_plain(payload):
         try:
             payload = {name: _jsonable(value) for name, value in payload.items()}
         except RecursionError:
