@@ -50,7 +50,7 @@ def main() -> None:
     figure.text(
         0.01, -0.03, f"{results['date']}: {results['machine']}, {results['python']}\n{versions}", fontsize=8, va="top"
     )
-    figure.savefig(HERE / "chart.svg", bbox_inches="tight", metadata={"Date": None, "Creator": None})
+    figure.savefig(HERE / "chart.svg", bbox_inches="tight", facecolor="white", metadata={"Date": None, "Creator": None})
 
     print(f"\n{results['date']}: {results['machine']}, {results['python']}; {versions}\n")
     print("| what | figure | | aim |")
