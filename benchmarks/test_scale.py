@@ -143,4 +143,5 @@ def test_event_sizes(size: int, quick_server: Server | Nginx, benchmark: Benchma
     rates = medians(results)
     ratio = rates["fastemit, MB/s"] / rates["by hand, MB/s"]
     what = "times ready-made bodies"
-    record(f"events of {size:,} B", ratio, what, 0.8, at_least=True, guard=3, detail=rates)
+    # Against what lies in the processor's cache; see benchmarks/README.md.
+    record(f"events of {size:,} B", ratio, what, 0.8, at_least=True, guard=10, detail=rates)
