@@ -61,7 +61,9 @@ demo: $(VENV)/.installed  ## 50,000 events through fastemit and the reference, a
 
 .PHONY: test
 test: $(VENV)/.installed  ## run the tests; ARGS="-k flush -x" is passed to pytest
-	@$(BIN)/python -m pytest -n auto --dist worksteal -p no:benchmark $(ARGS)
+	@# One process more than there are cores: many tests wait for something.
+	@$(BIN)/python -m pytest -n $$($(BIN)/python -c 'import os; print((os.cpu_count() or 1) + 1)') --dist worksteal \
+		-p no:benchmark $(ARGS)
 
 MINUTES ?= 10
 SEED ?=
