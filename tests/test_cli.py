@@ -96,7 +96,8 @@ def test_an_unknown_host_is_one_line(capsys: pytest.CaptureFixture[str]) -> None
         (["collector", "--port", "http"], "argument --port: 'http': a port from 0 to 65535 is expected"),
         (["collector", "--port", "-1"], "argument --port: "),
         (["collector", "--host", ""], "argument --host: a name or an address is expected"),
-        (["collector", "--loud"], "unrecognized arguments: --loud"),
+        (["collector", "file"], "unrecognized arguments: file (see fastemit collector --help)"),
+        (["collector", "--loud"], "unrecognized arguments: --loud (see fastemit collector --help)"),
     ],
 )
 def test_a_usage_error_is_one_line(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

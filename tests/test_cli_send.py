@@ -134,6 +134,17 @@ def test_files_are_sent_one_after_the_other(
     assert ids(collector) == list(range(30))
 
 
+def test_files_may_stand_after_an_option(
+    collector: Collector, file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = tmp_path / "more.ndjson"
+    more.write_bytes(lines(5, first=len(file.read_bytes().splitlines())))
+    sent = Sent(capsys, collector.url, "--rate", "100000", file, "--quiet", more)
+    assert sent.status == 0
+    assert sent.errors == ""
+    assert ids(collector) == list(range(len(file.read_bytes().splitlines()) + 5))
+
+
 def test_a_last_line_without_an_end_is_sent(
     collector: Collector, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -581,7 +592,8 @@ def test_no_bar_goes_into_a_pipe(collector: Collector, file: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "the following arguments are required: COLLECTOR"),
+        ([], "the following arguments are required: COLLECTOR (see fastemit send --help)"),
+        (["http://x", "--loud", "file"], "unrecognized arguments: --loud file (see fastemit send --help)"),
         (["ftp://x"], "the scheme 'ftp' is neither http nor https"),
         (["http://user:secret@x:port"], "its host or port cannot be read"),
         (["http://x", "--rate", "0"], "argument --rate: '0': a number greater than 0 is expected"),

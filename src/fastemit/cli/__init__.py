@@ -44,7 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = _parser()
     try:
-        args = parser.parse_args(argv)
+        args, rest = parser.parse_known_args(argv)
+        _take_rest(parser, args, rest)
         if args.command is None:
             parser.print_help()
             return 2
@@ -63,6 +64,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
+
+
+def _take_rest(parser: argparse.ArgumentParser, args: argparse.Namespace, rest: Sequence[str]) -> None:
+    """Add the files that stand after an option: argparse looks for them only next to the argument before them."""
+    if rest and "files" in args and all(arg == "-" or not arg.startswith("-") for arg in rest):
+        args.files = [*args.files, *rest]
+    elif rest:
+        prog = f"{parser.prog} {args.command}" if args.command else parser.prog
+        parser.exit(2, f"fastemit: error: unrecognized arguments: {' '.join(rest)} (see {prog} --help)\n")
 
 
 def _parser() -> argparse.ArgumentParser:

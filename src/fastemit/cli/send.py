@@ -56,7 +56,10 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         metavar="COLLECTOR",
         help="its address; https without a scheme. May hold a port, a path prefix and user:password@",
     )
-    parser.add_argument("files", metavar="FILE", nargs="*", help="what to send; - for standard input (the default)")
+    # Without a default argparse would name FILE among the arguments that are required.
+    parser.add_argument(
+        "files", metavar="FILE", nargs="*", default=[], help="what to send; - for standard input (the default)"
+    )
     parser.add_argument(
         "--method",
         choices=("post", "get"),
