@@ -34,26 +34,35 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser.add_argument("--collector", required=True, help="the collector: a host, or an address with its scheme")
     parser.add_argument(
         "--redis-url",
+        metavar="URL",
         default="redis://localhost:6379/0",
         help="redis://, rediss:// (TLS) or unix:// address, with user and password if need be (default: %(default)s)",
     )
     parser.add_argument("--key", default="snowplow", help="the list's key (default: %(default)s)")
     parser.add_argument("--method", choices=("post", "get"), default="post", help="default: %(default)s")
-    parser.add_argument("--threads", type=_positive, default=1, help="requests at a time (default: %(default)s)")
+    parser.add_argument(
+        "--threads", metavar="N", type=_positive, default=1, help="requests at a time (default: %(default)s)"
+    )
     parser.add_argument(
         "--buffer-capacity",
+        metavar="N",
         type=_positive,
         default=10_000,
         help="most events that the worker holds at a time (default: %(default)s)",
     )
     parser.add_argument(
         "--takeover-after",
+        metavar="SECONDS",
         type=_seconds,
         default=30.0,
         help="seconds without a sign of life after which a worker is taken for dead (default: %(default)g)",
     )
     parser.add_argument(
-        "--shutdown-timeout", type=_seconds, default=5.0, help="seconds that the end may take (default: %(default)g)"
+        "--shutdown-timeout",
+        metavar="SECONDS",
+        type=_seconds,
+        default=5.0,
+        help="seconds that the end may take (default: %(default)g)",
     )
     parser.add_argument("--quiet", action="store_true", help="print no counts while events are sent")
     return parser
