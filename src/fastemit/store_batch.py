@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from fastemit._buffer import Batch, KeptEvent
+from fastemit.source_buffer import BatchAround
 from fastemit.typing import PayloadDict
 
 
@@ -26,32 +27,12 @@ class Refused:
         self.cleanups = cleanups  # how many there had been when it was refused
 
 
-class StoreBatch:
+class StoreBatch(BatchAround):
     """A `Batch` whose settling is told to the store."""
 
     def __init__(self, owner: Owner, batch: Batch, events: list[PayloadDict]) -> None:
-        self._owner = owner
-        self._batch = batch
+        super().__init__(owner, batch)
         self._events = events
-        self.stamp = batch.stamp
-        self.body = batch.body
-        self.decode = batch.decode
-        self.seal = batch.seal
-
-    def __len__(self) -> int:
-        return len(self._batch)
-
-    @property
-    def nbytes(self) -> int:
-        return self._batch.nbytes
-
-    @property
-    def seq(self) -> int:
-        return self._batch.seq
-
-    @property
-    def oversize(self) -> bool:
-        return self._batch.oversize
 
     @property
     def server_errors(self) -> int:
