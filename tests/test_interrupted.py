@@ -1,8 +1,8 @@
 """An exception of a signal handler, at any point of a flush, leaves the emitter in working order.
 
 Python runs signal handlers after a call, at the start of a function and at a jump back. There, one after another, this
-raises what a handler might raise. (In fastemit's own code: `queue`, which urllib3's pool is made of, does lose its lock
-to an exception at the wrong moment.)
+raises what a handler might raise. In fastemit's own code: what `queue`, of which urllib3's pool is made, does with an
+exception at the wrong moment is not tried here.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import logging
 import os
 import signal
@@ -245,13 +246,46 @@ def test_a_callback_that_raises_the_same_kind_by_itself_changes_nothing(rig: Rig
     assert emitter.drain(DEADLINE) is True
 
 
+class Stops:
+    """A service whose `stop` is called by hand and by SIGTERM."""
+
+    def stop(self, *_: object) -> None:
+        raise SoftLimit
+
+    def stop_with(self, _number: object = None, _frame: object = None) -> None:
+        raise SoftLimit
+
+
+@pytest.mark.parametrize("called", ["stop", "stop_with"])
+def test_what_a_handler_raises_that_a_callback_calls_as_a_function_changes_nothing(
+    rig: Rig, handling: Handling, called: str
+) -> None:
+    stop = getattr(Stops(), called)
+    handling(stop)
+    emitter = rig.emitter(background=False, on_success=lambda _: stop())
+    put(emitter)
+    assert emitter.drain(DEADLINE) is True
+
+
+def test_a_handler_that_has_thrown_its_frame_away_is_known(rig: Rig, handling: Handling) -> None:
+    def handler(_number: int, frame: object) -> None:
+        del frame
+        raise SoftLimit
+
+    handling(handler)
+    emitter = rig.emitter(background=False, on_success=lambda _: strike())
+    put(emitter)
+    with pytest.raises(SoftLimit):
+        emitter.flush()
+
+
 def test_a_sender_thread_does_not_look_for_handlers() -> None:
     def handler(*_: object) -> None:
         raise SoftLimit
 
     def called() -> BaseException | None:
         try:
-            handler()
+            handler(signal.SIGUSR1, inspect.currentframe())
         except SoftLimit as error:
             return of_signal_handler(error)
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import signal
 import sys
 import threading
@@ -36,7 +37,7 @@ def of_signal_handler(error: BaseException) -> BaseException | None:
         # that goes wrong since, and not its reason.
         if each is not error and trace is not None and trace.tb_frame in callers:
             continue
-        if any(code in handlers for code in _way_of(trace)):
+        if any(frame.f_code in handlers and _broke_in(frame) for frame in _way_of(trace)):
             found = each
         # A library may have made an error of its own of it, as urllib3 does with a TimeoutError, and given that the
         # same traceback: so the innermost is what the handler raised.
@@ -66,10 +67,22 @@ def _callers() -> list[FrameType]:
     return callers
 
 
-def _way_of(trace: TracebackType | None) -> Iterator[CodeType]:
+def _way_of(trace: TracebackType | None) -> Iterator[FrameType]:
     while trace is not None:
-        yield trace.tb_frame.f_code
+        yield trace.tb_frame
         trace = trace.tb_next
+
+
+def _broke_in(frame: FrameType) -> bool:
+    """Whether this frame of a handler may have been called by Python for a signal, and not by the program.
+
+    Python gives a handler the frame that it breaks into. Where none of its arguments is a frame, it was called as any
+    function may be, such as a `stop()` that is also the handler of SIGTERM.
+    """
+    names, rest, _, values = inspect.getargvalues(frame)
+    # One that the handler has deleted may have been it.
+    given = [values.get(name, frame) for name in names] + list(values.get(rest, ()) if rest else ())
+    return any(isinstance(value, FrameType) for value in given)
 
 
 def _handlers() -> set[CodeType]:
