@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import http.client
 import io
+import queue
 import threading
 import time
 from typing import Any, Final
@@ -144,11 +145,39 @@ class _Watchful:
         return response
 
 
+class _Idle:
+    """The connections of a pool that nobody uses, the latest on top, as `queue.LifoQueue` keeps them for urllib3.
+
+    That one takes its lock in a function of Python's. A signal handler that raises there (Celery's soft time limit, an
+    alarm) leaves it locked, and whoever sends next waits for ever. Here each step is one call of C's, which no handler
+    runs within.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._connections: list[Any] = []
+
+    def qsize(self) -> int:
+        return len(self._connections)
+
+    def get(self, **_: Any) -> Any:
+        """The one on top; `queue.Empty` tells urllib3 to make another, since its pools here never wait for one."""
+        try:
+            return self._connections.pop()
+        except IndexError:
+            raise queue.Empty from None
+
+    def put(self, connection: Any, **_: Any) -> None:
+        if len(self._connections) >= self._most:
+            raise queue.Full
+        self._connections.append(connection)
+
+
 def pool_classes(exchange: Exchange) -> dict[str, Any]:
     """urllib3's pools, with connections that are watchful."""
     plain = type("Connection", (_Watchful, HTTPConnection), {"exchange": exchange})
     tls = type("TLSConnection", (_Watchful, HTTPSConnection), {"exchange": exchange})
     return {
-        "http": type("Pool", (HTTPConnectionPool,), {"ConnectionCls": plain}),
-        "https": type("TLSPool", (HTTPSConnectionPool,), {"ConnectionCls": tls}),
+        "http": type("Pool", (HTTPConnectionPool,), {"ConnectionCls": plain, "QueueCls": _Idle}),
+        "https": type("TLSPool", (HTTPSConnectionPool,), {"ConnectionCls": tls, "QueueCls": _Idle}),
     }
