@@ -128,5 +128,6 @@ def test_an_uplink_lets_through_as_much_as_it_is_wide(collector: Collector) -> N
         for _ in range(3):
             client.sendall(HEAD + BODY)
             assert client.recv(65536)
+        until(lambda: len(collector.requests) == 3)
     first, _, last = collector.requests
     assert 0.19 <= last.arrived - first.arrived < 2

@@ -49,6 +49,7 @@ class Interrupter:
 
     def __enter__(self) -> Interrupter:
         gc.disable()  # whose finalizers (of earlier pools) would be interrupted instead
+        sys._getframe().f_trace_opcodes = True  # Python 3.12 looks whether any frame wants them when tracing begins
         sys.settrace(self._trace)
         return self
 

@@ -14,6 +14,7 @@ import pytest
 import trustme
 from delivery_support import Ended
 from emitter_support import accounted, join, threads_of, until
+from host_support import needs_host
 from redis_server import QUICK, RedisServer, Relay, redis, running
 from reference_support import needs_reference_0_15, runner_with_0_15
 
@@ -249,6 +250,7 @@ def test_wrong_arguments_are_named(rdb: Any, settings: dict[str, Any], name: str
 
 
 @needs_reference_0_15
+@needs_host("gevent")  # which that worker is made of
 def test_the_worker_of_the_reference_reads_our_events(
     server: RedisServer, rdb: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from emitter_support import until
+from host_support import needs_host
 from redis_server import RedisServer, running
 from reference_support import needs_reference_0_15, runner_with_0_15
 
@@ -138,6 +139,7 @@ def test_the_same_arrives_by_redis_as_straight(rdb: Any, collector: Collector) -
 
 
 @needs_reference_0_15
+@needs_host("gevent")  # which that worker is made of
 def test_the_references_worker_sends_our_nan_as_it_sends_its_own(
     server: RedisServer, rdb: Any, collector: Collector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
