@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Mapping
+from typing import Any
 
 from fastemit import checks
 from fastemit._buffer import MAX_REQUEST_BYTES, MIN_REQUEST_BYTES, EventBuffer, Intake
 from fastemit.delivery import Delivery
+from fastemit.draining import Draining
 from fastemit.endpoint import Endpoint, parse_endpoint
 from fastemit.event_store import DEFAULT_BUFFER_CAPACITY, EventStore, InMemoryEventStore
 from fastemit.hooks import NAMES as HOOK_NAMES
@@ -32,9 +32,6 @@ from fastemit.typing import (
     SuccessCallback,
 )
 
-if TYPE_CHECKING:
-    from typing_extensions import Self
-
 DEFAULT_BATCH_SIZE = {"post": 10, "get": 1}
 DEFAULT_BUFFER_BYTES = 64 * 1024 * 1024
 #: A collector answers 200 to a larger body, and then files the whole request as one failed event.
@@ -43,14 +40,7 @@ DEFAULT_REQUEST_BYTES = 1_000_000
 _OVERFLOWS = ("backpressure", "drop_newest", "drop_oldest", "block")
 
 
-class Timer:
-    """What is left of the reference's timers: whether one runs. The sender keeps the time."""
-
-    def __init__(self, active: Callable[[], bool]) -> None:
-        self.is_active = active
-
-
-class Emitter(Intake):
+class Emitter(Intake, Draining):
     """Sends events to a Snowplow collector, from a thread of its own.
 
     The positional parameters are those of `snowplow_tracker.Emitter` 0.15 and 1.1, in its order.
@@ -193,9 +183,7 @@ class Emitter(Intake):
             hooks=Hooks(self, _OWN),
         )
         self._open_intake(self._buffer, self._delivery.answer)
-        delivery = self._delivery
-        self.timer: Timer = Timer(lambda: delivery.flush_interval is not None)
-        self.retry_timer: Timer = Timer(lambda: delivery.retry_delay > 0)
+        self._open_timers(self._delivery)
 
     def _make_transport(
         self,
@@ -227,65 +215,6 @@ class Emitter(Intake):
         """Whether there is enough queued to send: `batch_size`, `byte_limit`, or a full buffer."""
         due: bool = self._buffer.due
         return due
-
-    def flush(self) -> None:
-        """Wait until what is queued or in flight now is sent or rejected.
-
-        One attempt is made whatever the backoff says; the first failure that keeps events ends the wait. In a
-        callback it is a request, and returns at once. `drain` does the same with a timeout, and tells the result.
-        """
-        self._delivery.drain()
-
-    def sync_flush(self, timeout: float | None = None) -> None:
-        """`flush`, for at most `timeout` seconds (None: as long as it takes); an overridden `flush` as it is."""
-        own = self._delivery.own_flush
-        if own is not None:
-            own()
-        else:
-            self._delivery.drain(_timeout(timeout))
-
-    def async_flush(self) -> None:
-        """Have what is queued sent soon, and return at once."""
-        self._delivery.request_flush()
-
-    def drain(self, timeout: float | None = None) -> bool:
-        """`flush`, for at most `timeout` seconds; True if nothing is left of what was there at the call."""
-        return self._delivery.drain(_timeout(timeout))
-
-    def close(self, timeout: float | None = None) -> int:
-        """Send what is left, stop the sender, and from here on drop what comes.
-
-        Args:
-            timeout: seconds it may take; None for `shutdown_timeout`.
-
-        Returns:
-            The number of events left, which is also logged. A second call has no effect.
-        """
-        given = _timeout(timeout)
-        return self._delivery.close(self._delivery.shutdown_timeout if given is None else given)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> Literal[False]:
-        self.close()
-        return False
-
-    # -- timers ------------------------------------------------------------------------------------------------------
-
-    def set_flush_timer(self, timeout: float) -> None:
-        """Flush what is queued every `timeout` seconds; a second call replaces the first."""
-        self._delivery.flush_interval = checks.seconds("timeout", timeout)
-
-    def cancel_flush_timer(self) -> None:
-        """Stop the flush timer."""
-        self._delivery.flush_interval = None
-
-    def cancel_flush(self) -> None:
-        """`cancel_flush_timer`, under the name that the documentation of 0.15 has for it."""
-        self.cancel_flush_timer()
 
     # -- requests by hand --------------------------------------------------------------------------------------------
 
@@ -401,11 +330,6 @@ class Emitter(Intake):
         return self._max_retry_delay_seconds
 
     @property
-    def retry_delay(self) -> float:
-        """Seconds of the backoff that runs; 0 when sending works."""
-        return self._delivery.retry_delay
-
-    @property
     def custom_retry_codes(self) -> dict[int, bool]:
         """A copy of the exceptions to the retry rules; assign to change them."""
         return dict(self._delivery.custom_retry_codes)
@@ -485,9 +409,5 @@ class AsyncEmitter(Emitter):
         self._delivery.request_flush()
 
 
-def _timeout(timeout: float | None) -> float | None:
-    return None if timeout is None else checks.seconds("timeout", timeout, zero=True)
-
-
 #: The methods that are looked for in `Hooks`, as they are before anybody overrides or patches them.
-_OWN = {name: frozenset(vars(cls)[name] for cls in (Emitter, AsyncEmitter) if name in vars(cls)) for name in HOOK_NAMES}
+_OWN = {name: frozenset(vars(cls)[name] for cls in AsyncEmitter.__mro__ if name in vars(cls)) for name in HOOK_NAMES}

@@ -11,8 +11,7 @@ import math
 import threading
 from collections.abc import Mapping
 from dataclasses import replace
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Literal, get_args
+from typing import Any, Final, get_args
 
 import orjson
 
@@ -29,7 +28,8 @@ except ModuleNotFoundError as error:
 from fastemit import checks
 from fastemit._buffer import MAX_REQUEST_BYTES, MIN_REQUEST_BYTES, EventBuffer, KeptEvent, is_plain
 from fastemit.delivery import Delivery
-from fastemit.emitters import DEFAULT_BUFFER_BYTES, DEFAULT_REQUEST_BYTES, Timer
+from fastemit.draining import Draining
+from fastemit.emitters import DEFAULT_BUFFER_BYTES, DEFAULT_REQUEST_BYTES
 from fastemit.event_store import DEFAULT_BUFFER_CAPACITY
 from fastemit.outcome import Outcome
 from fastemit.redis_list import client_of, key_name
@@ -38,9 +38,6 @@ from fastemit.reporting import Reporter
 from fastemit.source_buffer import BatchAround, BufferAround
 from fastemit.stats import EmitterStats, described
 from fastemit.typing import Overflow, Payload
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 __all__ = ["RedisEmitter", "RedisWorker"]
 
@@ -144,13 +141,15 @@ class PushTransport:
         self.pushed = self.pushed_bytes = 0
 
 
-class RedisEmitter:
+class RedisEmitter(Draining):
     """Appends each event, as a JSON string, to a list in Redis, for any number of `RedisWorker`s to send.
 
-    The positional parameters are those of `snowplow_tracker.RedisEmitter`.
+    The positional parameters are those of `snowplow_tracker.RedisEmitter`. `flush`, `close`, `stats` and the timers are
+    those of `Emitter`; what is in Redis is sent, for them.
 
     Args:
-        rdb: a `redis.Redis` or `redis.RedisCluster`, with `decode_responses` on or off. Default: localhost:6379.
+        rdb: a `redis.Redis` or `redis.RedisCluster`, with `decode_responses` on or off. `close` leaves it open, since
+            it is yours. Default: localhost:6379.
         key: the list's key. Default "snowplow".
         batch_size: queued events at which they are pushed. With 1, the default, an event is in Redis when `input`
             returns, unless Redis fails; with more a thread pushes them in batches.
@@ -203,9 +202,7 @@ class RedisEmitter:
             shutdown_timeout=checks.seconds("shutdown_timeout", shutdown_timeout, zero=True),
             flush_interval=None if flush_interval is None else checks.seconds("flush_interval", flush_interval),
         )
-        delivery = self._delivery
-        self.timer: Timer = Timer(lambda: delivery.flush_interval is not None)
-        self.retry_timer: Timer = Timer(lambda: delivery.retry_delay > 0)
+        self._open_timers(self._delivery)
 
     def input(self, payload: Payload) -> None:
         """Take an event; with a `batch_size` of 1 it is in Redis when this returns. No error of Redis is raised.
@@ -227,51 +224,6 @@ class RedisEmitter:
     def reached_limit(self) -> bool:
         """Whether there is enough queued to push: `batch_size`, `byte_limit`, or a full buffer."""
         return self._buffer.due
-
-    def flush(self) -> None:
-        """Wait until what is queued is in Redis; the first failure ends the wait."""
-        self._delivery.drain()
-
-    def sync_flush(self, timeout: float | None = None) -> None:
-        """`flush`, for at most `timeout` seconds (None: as long as it takes)."""
-        self.drain(timeout)
-
-    def async_flush(self) -> None:
-        """Have what is queued pushed soon, and return at once."""
-        self._delivery.request_flush()
-
-    def drain(self, timeout: float | None = None) -> bool:
-        """`flush`, for at most `timeout` seconds; True if nothing is left of what was there at the call."""
-        return self._delivery.drain(None if timeout is None else checks.seconds("timeout", timeout, zero=True))
-
-    def close(self, timeout: float | None = None) -> int:
-        """Push what is left within `timeout` seconds (None: `shutdown_timeout`), and from here on drop what comes.
-
-        Returns the number of events left. The client is not closed: it is yours.
-        """
-        given = None if timeout is None else checks.seconds("timeout", timeout, zero=True)
-        return self._delivery.close(self._delivery.shutdown_timeout if given is None else given)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> Literal[False]:
-        self.close()
-        return False
-
-    def set_flush_timer(self, timeout: float) -> None:
-        """Push what is queued every `timeout` seconds; a second call replaces the first."""
-        self._delivery.flush_interval = checks.seconds("timeout", timeout)
-
-    def cancel_flush_timer(self) -> None:
-        """Stop the flush timer."""
-        self._delivery.flush_interval = None
-
-    def cancel_flush(self) -> None:
-        """`cancel_flush_timer`, under the name that the documentation of 0.15 has for it."""
-        self.cancel_flush_timer()
 
     def stats(self) -> EmitterStats:
         """One consistent look at the counters; `sent_events` are those that Redis has."""
@@ -298,11 +250,6 @@ class RedisEmitter:
     def batch_size(self) -> int:
         """Queued events at which they are pushed."""
         return self._buffer.batch_size
-
-    @property
-    def retry_delay(self) -> float:
-        """Seconds of the backoff that runs; 0 when pushing works."""
-        return self._delivery.retry_delay
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.key!r}>"

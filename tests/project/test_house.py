@@ -5,6 +5,7 @@ These need the whole repository, so the sdist does not carry them.
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 from collections.abc import Iterator
@@ -108,6 +109,42 @@ def test_contributing_names_each_module_of_the_house() -> None:
     modules = {path.name for path in (ROOT / "src" / "fastemit").glob("*.p[yx]*") if not path.name.startswith("__")}
     unnamed = {name for name in modules if f"`{name}`" not in text and not name.endswith((".pyi", "_version.py"))}
     assert unnamed == set()
+
+
+def rooms() -> list[set[str]]:
+    """The table of docs/design.md, from the roof down: the modules and folders of each line."""
+    table = re.search(
+        r"^\| module .*?(?=^$)", (ROOT / "docs" / "design.md").read_text("utf-8"), re.MULTILINE | re.DOTALL
+    )
+    assert table is not None
+    lines = [line.split("|")[1] for line in table[0].splitlines()[2:]]
+    return [{name.split(".")[0].rstrip("/") for name in re.findall(r"`([^`]+)`", line)} for line in lines]
+
+
+def imported(path: Path) -> set[str]:
+    """The modules and folders of fastemit that a module imports when it is imported itself, or later."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            first, _, module = (node.module or "").partition(".")
+            if first == "fastemit":
+                names |= {module.split(".")[0]} if module else {alias.name for alias in node.names}
+        elif isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("fastemit.")}
+    return names
+
+
+def test_a_module_imports_only_from_lines_below_its_own_or_from_its_own() -> None:
+    package = ROOT / "src" / "fastemit"
+    order = {name: line for line, names in enumerate(rooms()) for name in names}
+    upward = []
+    for path in sorted(package.rglob("*.py")):
+        name = path.relative_to(package).parts[0].removesuffix(".py")
+        if name not in order:
+            continue
+        upward += [f"{path.name} imports {other}" for other in imported(path) if order.get(other, 99) < order[name]]
+    assert len(order) > 40
+    assert upward == []
 
 
 @pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.stem)

@@ -1,0 +1,100 @@
+"""What every emitter over a `Delivery` offers: to wait for what is queued, to close, and timers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Literal
+
+from fastemit import checks
+from fastemit.delivery import Delivery
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+class Timer:
+    """What is left of the reference's timers: whether one runs. The sender keeps the time."""
+
+    def __init__(self, active: Callable[[], bool]) -> None:
+        self.is_active = active
+
+
+class Draining:
+    """A mixin; `_open_timers` is to be called when the delivery is there."""
+
+    _delivery: Delivery
+    timer: Timer
+    retry_timer: Timer
+
+    def _open_timers(self, delivery: Delivery) -> None:
+        self.timer = Timer(lambda: delivery.flush_interval is not None)
+        self.retry_timer = Timer(lambda: delivery.retry_delay > 0)
+
+    def flush(self) -> None:
+        """Wait until what is queued or in flight now is sent or rejected.
+
+        One attempt is made whatever the backoff says; the first failure that keeps events ends the wait. In a
+        callback it is a request, and returns at once. `drain` does the same with a timeout, and tells the result.
+        """
+        self._delivery.drain()
+
+    def sync_flush(self, timeout: float | None = None) -> None:
+        """`flush`, for at most `timeout` seconds (None: as long as it takes); an overridden `flush` as it is."""
+        own = self._delivery.own_flush
+        if own is not None:
+            own()
+        else:
+            self._delivery.drain(_timeout(timeout))
+
+    def async_flush(self) -> None:
+        """Have what is queued sent soon, and return at once."""
+        self._delivery.request_flush()
+
+    def drain(self, timeout: float | None = None) -> bool:
+        """`flush`, for at most `timeout` seconds; True if nothing is left of what was there at the call."""
+        return self._delivery.drain(_timeout(timeout))
+
+    def close(self, timeout: float | None = None) -> int:
+        """Send what is left, stop the sender, and from here on drop what comes.
+
+        Args:
+            timeout: seconds it may take; None for `shutdown_timeout`.
+
+        Returns:
+            The number of events left, which is also logged. A second call has no effect.
+        """
+        given = _timeout(timeout)
+        return self._delivery.close(self._delivery.shutdown_timeout if given is None else given)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> Literal[False]:
+        self.close()
+        return False
+
+    # -- timers ------------------------------------------------------------------------------------------------------
+
+    def set_flush_timer(self, timeout: float) -> None:
+        """Flush what is queued every `timeout` seconds; a second call replaces the first."""
+        self._delivery.flush_interval = checks.seconds("timeout", timeout)
+
+    def cancel_flush_timer(self) -> None:
+        """Stop the flush timer."""
+        self._delivery.flush_interval = None
+
+    def cancel_flush(self) -> None:
+        """`cancel_flush_timer`, under the name that the documentation of 0.15 has for it."""
+        self.cancel_flush_timer()
+
+    @property
+    def retry_delay(self) -> float:
+        """Seconds of the backoff that runs; 0 when sending works."""
+        return self._delivery.retry_delay
+
+
+def _timeout(timeout: float | None) -> float | None:
+    return None if timeout is None else checks.seconds("timeout", timeout, zero=True)
