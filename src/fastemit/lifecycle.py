@@ -116,6 +116,8 @@ def _in_child() -> None:
 
 def _close_all_after_threads() -> None:
     """Close what is open once the process's other threads, which may still put events in, have ended."""
+    if not _all_open():
+        return
     ending = threading.current_thread()
 
     def close_last() -> None:
@@ -138,7 +140,9 @@ def watch_exit() -> None:
 
     `atexit` sees to it in a process that ends in the ordinary way. A child of `multiprocessing`, or of Celery's
     `billiard`, leaves by `os._exit` and runs only the finalizers of its own package's `util` module; a worker of a
-    Celery pool not even these, but Celery sends a signal.
+    Celery pool not even these, but Celery sends a signal. From Python 3.13 on a child of `multiprocessing` runs what it
+    has registered with `atexit` itself, once its threads have ended, and the finalizers after that, when no thread that
+    they start would be waited for.
     """
     if _finalizers:
         return
@@ -152,6 +156,8 @@ def watch_exit() -> None:
             continue
         # The priority decides the order among finalizers: those of queues and managers run later (lower).
         _finalizers.append(util.Finalize(None, close, exitpriority=100))
+        if package == "multiprocessing":
+            atexit.register(close_all)
         signals = sys.modules.get("celery.signals") if package == "billiard" else None
         if signals is not None:
             signals.worker_process_shutdown.connect(_celery_worker_ends, weak=False)
