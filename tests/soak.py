@@ -8,31 +8,36 @@ Everything random comes from the seed, which is printed; what meets what is a ma
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import json
 import os
 import random
-import subprocess
 import sys
 import tempfile
 import threading
 import time
+import traceback
 from collections import Counter
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from soak_books import Books, Event, Report
+from soak_crowd import SHORTEST, VARIES, Crowd
 
 from fastemit.testing import Collector, Request
 
-PRODUCERS = 4
 #: Seconds within which an answer that was on its way when connections were cut may have been lost.
 MARGIN = 1.0
-#: Seconds for the last processes to end once the sky is clear.
-PATIENCE = 90.0
+#: Seconds that a producer may take after its load, until it is taken for hung: inputs that wait for room under a bad
+#: sky, its children's closes and its own of 30 s each, and all of that on a busy machine.
+PATIENCE = 150.0
+#: Seconds more for the soak itself: to stop the collector, to kill what hangs, to balance the books.
+LEEWAY = 60.0
 #: Longer than the producers wait for an answer.
 TOO_LATE = 4.0
+#: Seconds to get the collector's port back.
+PORT_IN_USE = 10.0
 #: Connections were cut: from when, to when.
 Cut = tuple[float, float]
 
@@ -83,6 +88,7 @@ class Sky:
 
     def __init__(self, chance: random.Random, books: Books) -> None:
         self.met: Counter[str] = Counter()
+        self.failed: list[str] = []
         self.requests = 0
         self._chance = chance
         self._books = books
@@ -93,7 +99,7 @@ class Sky:
         self._script: list[str] = []
         self._cuts: list[Cut] = []
         self._write_script()
-        self._thread = threading.Thread(target=self._run)
+        self._thread = threading.Thread(target=self._run, daemon=True)
 
     def start(self) -> None:
         self._thread.start()
@@ -117,6 +123,12 @@ class Sky:
             self._collector.respond(**FAULTS[name].answer)
 
     def _run(self) -> None:
+        try:
+            self._rage()
+        except Exception:  # noqa: BLE001 - a soak without its faults is none, so it is told at the end
+            self.failed.append(f"the soak's own collector failed:\n{traceback.format_exc()}")
+
+    def _rage(self) -> None:
         while not self._over.is_set():
             self._cuts = []
             for _ in range(self._chance.randrange(1, 5)):
@@ -139,9 +151,21 @@ class Sky:
         else:
             self._write_script()
         self._cuts = []
-        self._collector.start()
+        self._listen()
         self.met["restart"] += 1
         self._enter(requests, script, cuts)
+
+    def _listen(self) -> None:
+        # A client that tries a port which nobody listens on may, by chance, be given that very port for its own end.
+        deadline = time.monotonic() + PORT_IN_USE
+        while True:
+            try:
+                self._collector.start()
+                return
+            except OSError:
+                if time.monotonic() >= deadline:
+                    raise
+                time.sleep(0.05)
 
     def _stop(self) -> list[Request]:
         began = time.monotonic()
@@ -169,84 +193,7 @@ def events_of(request: Request) -> list[Event]:
     return [(event["p"], event["t"], int(event["n"])) for event in request.events]
 
 
-class Crowd:
-    """The producers: some at a time, each for some seconds; one in five is killed."""
-
-    def __init__(self, chance: random.Random, directory: Path, url: str) -> None:
-        self.killed: set[str] = set()
-        self.failed: list[str] = []
-        self.started = 0
-        self._chance = chance
-        self._directory = directory
-        self._url = url
-        self._running: dict[str, tuple[subprocess.Popen[bytes], float]] = {}
-        self._groups: list[int] = []
-
-    def tend(self) -> None:
-        """Look after those that run, and start others in place of those that ended."""
-        self._look()
-        while len(self._running) < PRODUCERS:
-            self._start()
-
-    def wait(self) -> None:
-        """Until all have ended, children of those that were killed as well."""
-        deadline = time.monotonic() + PATIENCE
-        while (self._running or self._groups) and time.monotonic() < deadline:
-            self._look()
-            self._groups = [group for group in self._groups if alive(group)]
-            time.sleep(0.05)
-        for name, (process, _) in self._running.items():
-            process.kill()
-            process.wait()
-            self.failed.append(f"{name} does not end")
-        if self._groups and not self._running:
-            self.failed.append("a forked child does not end")
-
-    def _start(self) -> None:
-        name = f"p{self.started}"
-        self.started += 1
-        seconds = 0.5 + self._chance.random() * 8
-        setup = {
-            "url": self._url,
-            "directory": str(self._directory),
-            "name": name,
-            "seed": self._chance.randrange(2**32),
-            "seconds": seconds,
-        }
-        # From 3.12 on a fork beside other threads warns; that is what this is about.
-        command = [
-            sys.executable,
-            "-W",
-            "ignore::DeprecationWarning",
-            str(Path(__file__).with_name("soak_producer.py")),
-        ]
-        with (self._directory / f"{name}.err").open("wb") as errors:
-            process = subprocess.Popen([*command, json.dumps(setup)], stderr=errors, start_new_session=True)
-        die = time.monotonic() + seconds * self._chance.random() if self._chance.random() < 0.2 else float("inf")
-        self._running[name] = process, die
-        self._groups.append(process.pid)
-
-    def _look(self) -> None:
-        for name, (process, die) in list(self._running.items()):
-            if time.monotonic() >= die and process.poll() is None:
-                process.kill()
-                process.wait()
-                self.killed.add(name)
-            if process.poll() is not None:
-                del self._running[name]
-                said = (self._directory / f"{name}.err").read_text()
-                if said or (process.returncode != 0 and name not in self.killed):
-                    self.failed.append(f"{name} ended with status {process.returncode}: {said[-2000:]}")
-
-
-def alive(group: int) -> bool:
-    with suppress(ProcessLookupError):
-        os.killpg(group, 0)
-        return True
-    return False
-
-
-def close_books(books: Books, directory: Path, killed: set[str]) -> None:
+def close_books(books: Books, directory: Path, crowd: Crowd) -> None:
     for path in sorted(directory.glob("*.sent")):
         name = path.stem
         lines = (line.split() for line in path.read_text().splitlines())
@@ -256,53 +203,131 @@ def close_books(books: Books, directory: Path, killed: set[str]) -> None:
             told = json.loads(report.read_text())
             told.pop("settings")
             books.process(name, Report(**told), sent)
-        elif name in killed:
+        elif name in crowd.killed or name.partition("-")[0] in crowd.hung:
             books.figures["killed"] += 1
             books.called_back(name, sent)
         else:
             books.fault(f"{name} ended without a report")
 
 
-def soak(minutes: float, seed: int, directory: Path) -> bool:
+def soak(minutes: float, seed: int, directory: Path, script: Path, producers: int, patience: float) -> bool:
     """Run, print what there was, and say whether all was well."""
     chance = random.Random(seed)
     books = Books()
     sky = Sky(chance=random.Random(chance.random()), books=books)
-    crowd = Crowd(random.Random(chance.random()), directory, sky.url)
+    crowd = Crowd(random.Random(chance.random()), directory, sky.url, script, producers, patience)
     started = time.monotonic()
-    sky.start()
-    while time.monotonic() < started + minutes * 60:
-        crowd.tend()
-        time.sleep(0.02)
-    sky.clear()
-    crowd.wait()
-    sky.end()
-    close_books(books, directory, crowd.killed)
-    figures = books.figures
-    print(f"{time.monotonic() - started:.0f} s, {crowd.started} processes started, {len(crowd.killed)} killed")
-    print(f"{figures['processes']} processes, forked ones among them, ended by themselves:")
-    for name in ("given", "arrived", "dropped", "left", "doubled", "lost"):
-        print(f"  {name} {figures[name]:,}")
-    print(f"{sky.requests:,} requests: " + ", ".join(f"{name} {count:,}" for name, count in sky.met.most_common()))
-    wrong = books.wrong + crowd.failed
+    limit = Limit(minutes * 60 + longest(patience), crowd)
+    try:
+        sky.start()
+        while time.monotonic() < started + minutes * 60 and crowd.tend():
+            time.sleep(0.02)
+        sky.clear()
+        crowd.wait()
+        sky.end()
+        close_books(books, directory, crowd)
+    finally:
+        crowd.kill()
+        limit.cancel()
+    tell(time.monotonic() - started, books, sky, crowd)
+    wrong = books.wrong + sky.failed + crowd.failed
+    if not books.figures["processes"]:
+        wrong.append("no process came to its end, so nothing was tested")
     for text in wrong:
         print(f"WRONG: {text}")
-    print(f"the books are {'balanced' if not wrong else 'NOT balanced'} (seed {seed})")
-    return not wrong and figures["processes"] > 0
+    if untold := books.figures["faults"] - len(books.wrong):
+        print(f"WRONG: and {untold:,} more of these")
+    print(f"{'FAILED: see WRONG above' if wrong else 'OK: every event is accounted for'} (seed {seed})")
+    return not wrong
+
+
+def tell(seconds: float, books: Books, sky: Sky, crowd: Crowd) -> None:
+    """Print the figures."""
+    figures = books.figures
+    print(f"{seconds:.0f} s; {crowd.started} producers were started, and {len(crowd.killed)} of them killed at random")
+    print(
+        f"{figures['processes']} processes (producers and their forked children) ended by themselves; of their events,"
+    )
+    for name, what in {
+        "given": "were given to input()",
+        "dropped": "the emitter dropped, and said so",
+        "left": "were left when the time for the close was up, and the emitter said so",
+        "lost": "were lost: they did not arrive, and the emitter says nothing of it (must be 0)",
+    }.items():
+        print(f"  {figures[name]:>9,} {what}")
+    print("at the collector, events of killed processes included,")
+    for name, what in {
+        "arrived": "arrived",
+        "doubled": "came again, where the answer may have been lost (allowed: at least once)",
+    }.items():
+        print(f"  {figures[name]:>9,} {what}")
+    print(f"the slowest producer ended {crowd.slowest:.1f} s after its load")
+    print(f"{sky.requests:,} requests, and what was done to them:")
+    print("  " + ", ".join(f"{name} {count:,}" for name, count in sky.met.most_common()))
+
+
+def longest(patience: float) -> float:
+    """Seconds that a soak takes beyond its minutes at the most."""
+    return SHORTEST + VARIES + patience + LEEWAY
+
+
+class Limit:
+    """The end of a soak that does not come to its own: it says where it is, leaves no process behind, and exits."""
+
+    def __init__(self, seconds: float, crowd: Crowd) -> None:
+        self._seconds = seconds
+        self._crowd = crowd
+        self._timer = threading.Timer(seconds, self._end)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def cancel(self) -> None:
+        self._timer.cancel()
+
+    def _end(self) -> None:
+        print(f"WRONG: the soak itself hangs: it is not over after {self._seconds:.0f} s. Where it is:", flush=True)
+        faulthandler.dump_traceback(sys.stdout)
+        self._crowd.kill()
+        print("FAILED: see WRONG above", flush=True)
+        os._exit(1)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="A soak of fastemit.")
-    parser.add_argument("--minutes", type=float, default=10.0)
-    parser.add_argument("--seed", type=int, default=None)
+    parser = argparse.ArgumentParser(
+        description="A soak of fastemit: random load, faults, forks, kills and restarts, and books event by event.",
+        epilog="Exit status: 0 if every event is accounted for and nothing hung, 1 if not.",
+    )
+    parser.add_argument("--minutes", type=float, default=10.0, help="how long to make load (default: %(default)g)")
+    parser.add_argument("--seed", type=int, default=None, help="what a run printed, to make the same choices again")
+    parser.add_argument("--producers", type=int, default=4, help="how many at a time (default: %(default)d)")
+    parser.add_argument(
+        "--patience",
+        type=float,
+        default=PATIENCE,
+        help="seconds after its load until a producer is taken for hung (default: %(default)g)",
+    )
+    parser.add_argument(
+        "--producer",
+        type=Path,
+        default=Path(__file__).with_name("soak_producer.py"),
+        help="another program in place of soak_producer.py, to test the soak itself",
+    )
     arguments = parser.parse_args()
     for name in list(os.environ):
         if name.lower().endswith("_proxy"):
             del os.environ[name]
+    minutes: float = arguments.minutes
     seed = arguments.seed if arguments.seed is not None else random.SystemRandom().randrange(2**32)
-    print(f"soaking for {arguments.minutes:g} minutes; again with --seed {seed}", flush=True)
-    with tempfile.TemporaryDirectory() as directory:
-        return 0 if soak(arguments.minutes, seed, Path(directory)) else 1
+    most = minutes + longest(arguments.patience) / 60
+    print(f"a soak of {minutes:g} min, which ends after {most:.1f} min at the latest; again with --seed {seed}")
+    sys.stdout.flush()
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as directory:
+        try:
+            well = soak(minutes, seed, Path(directory), arguments.producer, arguments.producers, arguments.patience)
+        except KeyboardInterrupt:
+            print("stopped before the end; its processes were killed, and nothing was checked")
+            return 130
+    return 0 if well else 1
 
 
 if __name__ == "__main__":

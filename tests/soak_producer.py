@@ -2,16 +2,19 @@
 
 Its one argument is JSON: `url`, `directory` (where it reports), `name`, `seed`, `seconds`. It writes `NAME.sent`, the
 events of each `on_success` as they are called back, and at its end `NAME.json`, what it gave and what its emitter told.
-A forked child does so under a name of its own.
+Whenever it gets SIGUSR2, it writes the stacks of all its threads to `NAME.stacks`. A forked child does all of this
+under a name of its own.
 """
 
 from __future__ import annotations
 
 import atexit
+import faulthandler
 import gc
 import json
 import os
 import random
+import signal
 import sys
 import threading
 import time
@@ -45,7 +48,7 @@ class Producer:
         self.given: dict[str, int] = {}
         self.children: list[int] = []
         self.settings = self.random_settings()
-        self.open_journal()
+        self.open_files()
         if self.random.random() < 0.6:
             self.settings["on_success"] = self.note_sent
         cls = Emitter
@@ -71,7 +74,9 @@ class Producer:
             settings["flush_interval"] = pick([0.01, 0.1, 1.0])
         return settings
 
-    def open_journal(self) -> None:
+    def open_files(self) -> None:
+        self.stacks = (self.directory / f"{self.name}.stacks").open("wb")
+        faulthandler.register(signal.SIGUSR2, self.stacks, all_threads=True)
         self.journal = os.open(self.directory / f"{self.name}.sent", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
     def note_sent(self, events: list[dict[str, Any]]) -> None:
@@ -102,8 +107,11 @@ class Producer:
             self.do_something()
         for thread in threads:
             thread.join()
-        for child in self.children:
-            os.waitpid(child, 0)
+        for number, child in enumerate(self.children):
+            _, status = os.waitpid(child, 0)
+            if status:
+                code = os.waitstatus_to_exitcode(status)
+                print(f"its child {self.name}-{number} ended with status {code}", file=sys.stderr)
 
     def do_something(self) -> None:
         action = self.random.choice(["flush", "drain", "collect", "timer", "stats", "fork", "fork"])
@@ -131,7 +139,10 @@ class Producer:
         self.name, self.given, self.children = name, {}, []
         self.random = random.Random(seed)
         os.close(self.journal)
-        self.open_journal()
+        # Kept until the signal has its new file.
+        inherited = self.stacks
+        self.open_files()
+        inherited.close()
         self.produce("0", self.random.random(), time.monotonic() + self.random.random())
         self.end()
 
@@ -161,6 +172,7 @@ class Producer:
 
 
 def main() -> None:
+    faulthandler.enable()
     producer = Producer(**json.loads(sys.argv[1]))
     _producer.append(producer)
     producer.run()

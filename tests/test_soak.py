@@ -108,10 +108,89 @@ def test_the_books_find_a_callback_that_is_missing() -> None:
     assert wrong(books) == ["p tells of 3 events sent, and called back for 2"]
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="there is no fork on Windows")
-@pytest.mark.timeout(150)
-def test_a_soak_of_some_seconds() -> None:
+on_unix = pytest.mark.skipif(sys.platform == "win32", reason="there is no fork on Windows")
+
+
+def run_python(*arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(os.path.abspath(entry) for entry in sys.path if entry)}
-    command = [sys.executable, str(Path(__file__).with_name("soak.py")), "--minutes", "0.08"]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=140, check=False)
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=290, check=False)
+
+
+def run_soak(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return run_python(str(Path(__file__).with_name("soak.py")), *arguments)
+
+
+@on_unix
+@pytest.mark.timeout(300)
+def test_a_soak_of_some_seconds() -> None:
+    done = run_soak("--minutes", "0.08")
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
+
+
+#: A producer that waits for ever, and a forked child of it that does, too, in a function of a telling name.
+HANGING = """
+import os
+import threading
+import soak_producer
+
+def wait_for_ever():
+    lock = threading.Lock()
+    lock.acquire()
+    lock.acquire()
+
+class Hanging(soak_producer.Producer):
+    def run(self):
+        if not os.fork():
+            self.name += "-0"
+            self.open_files()
+        wait_for_ever()
+
+soak_producer.Producer = Hanging
+soak_producer.main()
+"""
+
+
+@on_unix
+@pytest.mark.timeout(300)
+def test_a_producer_and_a_forked_child_that_hang_fail_the_soak_which_shows_where(tmp_path: Path) -> None:
+    script = tmp_path / "hanging.py"
+    script.write_text(HANGING)
+    # By this seed the first load is a short one; the patience is for a Python that starts slowly on a busy machine.
+    few = ("--seed", "97", "--producers", "1", "--patience", "5")
+    done = run_soak("--minutes", "9", *few, "--producer", str(script))
+    assert (done.returncode, done.stderr) == (1, "")
+    told = done.stdout.split("WRONG: ")[1]
+    assert told.startswith("p0 hung for ")
+    assert [part.split("\n")[0] for part in told.split("--- ")[1:]] == ["p0", "p0-0"]
+    assert told.count("in wait_for_ever") == 2, told
+
+
+#: A soak that hangs by itself, with a producer that runs.
+STUCK = """
+import random
+import sys
+import threading
+from pathlib import Path
+import soak
+
+def stuck():
+    threading.Event().wait()
+
+directory = Path(sys.argv[1])
+crowd = soak.Crowd(random.Random(1), directory, "http://127.0.0.1:9", directory / "hanging.py", 1, 60.0)
+crowd.tend()
+soak.Limit(1.0, crowd)
+stuck()
+"""
+
+
+@on_unix
+def test_a_soak_that_hangs_itself_says_where_and_leaves_no_process_behind(tmp_path: Path) -> None:
+    (tmp_path / "hanging.py").write_text(HANGING)
+    (tmp_path / "stuck.py").write_text(STUCK)
+    # It returns when the last process that has its standard output is gone.
+    done = run_python(str(tmp_path / "stuck.py"), str(tmp_path))
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "the soak itself hangs: it is not over after 1 s" in done.stdout
+    assert "in stuck" in done.stdout
