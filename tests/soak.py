@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from soak_books import Books, Event, Report
+from soak_books import Books, Event, Period, Report
 from soak_crowd import SHORTEST, VARIES, Crowd
 
 from fastemit.testing import Collector, Request
@@ -34,6 +34,8 @@ MARGIN = 1.0
 PATIENCE = 150.0
 #: Seconds more for the soak itself: to stop the collector, to kill what hangs, to balance the books.
 LEEWAY = 60.0
+#: Seconds by which a request that its client has given up may arrive late, on a busy machine.
+BUSY = 2.0
 #: Longer than the producers wait for an answer.
 TOO_LATE = 4.0
 #: Seconds to get the collector's port back.
@@ -176,6 +178,7 @@ class Sky:
     def _enter(self, requests: list[Request], script: list[str] | None = None, cuts: list[Cut] | None = None) -> None:
         """Enter the requests of a life in the books; the script's answers went to them in this order."""
         script, cuts = self._script if script is None else script, self._cuts if cuts is None else cuts
+        owners: dict[int, str] = {}
         for number, request in enumerate(requests):
             name = script[number] if number < len(script) else "ok"
             fault = FAULTS[name]
@@ -183,8 +186,14 @@ class Sky:
             late = request.arrived + fault.answer.get("delay", 0) + MARGIN
             # What a connection had received before it was cut is read, and answered in vain, after it.
             near_a_cut = any(began <= late and request.arrived <= end + MARGIN for began, end in cuts)
-            certain = accepted and fault.heard and not near_a_cut
-            self._books.request(events_of(request), bool(accepted), certain)
+            events = events_of(request)
+            refused = request.status == 400 or (request.status == 413 and len(events) == 1)
+            certain = bool(accepted or refused) and fault.heard and not near_a_cut
+            answered = request.arrived + fault.answer.get("delay", 0)
+            self._books.request(events, bool(accepted), certain, refused, answered)
+            for process in {name for name, _, _ in events}:
+                if owners.setdefault(request.connection, process) != process:
+                    self._books.shared(owners[request.connection], process)
             self.met[name] += 1
         self.requests += len(requests)
 
@@ -194,15 +203,23 @@ def events_of(request: Request) -> list[Event]:
 
 
 def close_books(books: Books, directory: Path, crowd: Crowd) -> None:
+    reports = {path.stem: json.loads(path.read_text()) for path in directory.glob("*.json")}
+    deaf: dict[str, list[Period]] = {}
+    for name, told in reports.items():
+        told.pop("settings")
+        # Towards its deadline a close gives requests less and less time.
+        deaf[name] = [(told.pop("deadline") - TOO_LATE, float("inf"))]
+    for path in directory.glob("*.timeouts"):
+        for line in path.read_text().splitlines():
+            began, ended = map(float, line.split())
+            deaf.setdefault(path.stem, []).append((began, ended + BUSY))
+    books.again(deaf)
     for path in sorted(directory.glob("*.sent")):
         name = path.stem
         lines = (line.split() for line in path.read_text().splitlines())
         sent = [(thread, int(number)) for thread, number in lines]
-        report = path.with_suffix(".json")
-        if report.exists():
-            told = json.loads(report.read_text())
-            told.pop("settings")
-            books.process(name, Report(**told), sent)
+        if name in reports:
+            books.process(name, Report(**reports[name]), sent)
         elif name in crowd.killed or name.partition("-")[0] in crowd.hung:
             books.figures["killed"] += 1
             books.called_back(name, sent)
@@ -258,7 +275,9 @@ def tell(seconds: float, books: Books, sky: Sky, crowd: Crowd) -> None:
     print("at the collector, events of killed processes included,")
     for name, what in {
         "arrived": "arrived",
+        "heard": "of them were answered so that the answer surely came back: they must not come again",
         "doubled": "came again, where the answer may have been lost (allowed: at least once)",
+        "missed": "of them where the answer went out in time, but the request had timed out or a close ended (allowed)",
     }.items():
         print(f"  {figures[name]:>9,} {what}")
     print(f"the slowest producer ended {crowd.slowest:.1f} s after its load")
