@@ -165,10 +165,11 @@ class Books:
         if missing + unsure < dropped + left:
             self.fault(f"{name}: {dropped} dropped and {left} left, where no more than {missing + unsure} can be")
         self._reasons(name, report, refused, stranded)
-        # Where the time for the end was up, it was so for callbacks, too.
+        # Where the time for the end was up, it was so for callbacks, too; and what was still in flight when the process
+        # told of it may have been answered, and called back, before the process was gone.
         untold = report.sent - len(sent)
-        if report.calls_back and (untold < 0 or (untold > 0 and not left)):
-            self.fault(f"{name} tells of {report.sent} events sent, and called back for {len(sent)}")
+        if report.calls_back and (untold < -left or (untold > 0 and not left)):
+            self.fault(f"{name} tells of {report.sent} events sent and {left} left, and called back for {len(sent)}")
         self.called_back(name, sent)
 
     def _reasons(self, name: str, report: Report, refused: int, stranded: int) -> None:

@@ -133,7 +133,21 @@ def test_the_books_find_a_callback_that_is_missing() -> None:
     books = Books()
     books.request(A, accepted=True, certain=True)
     books.process("p", report(calls_back=True), [("0", 0), ("0", 1)])
-    assert wrong(books) == ["p tells of 3 events sent, and called back for 2"]
+    assert wrong(books) == ["p tells of 3 events sent and 0 left, and called back for 2"]
+
+
+def test_the_books_balance_when_the_last_answer_came_after_the_report() -> None:
+    books = Books()
+    books.request(A, accepted=True, certain=False)
+    books.process("p", report(sent=2, left=1, calls_back=True), [("0", 0), ("0", 1), ("0", 2)])
+    assert books.wrong == []
+
+
+def test_the_books_find_callbacks_for_more_events_than_were_sent() -> None:
+    books = Books()
+    books.request(A, accepted=True, certain=False)
+    books.process("p", report(sent=2, dropped=1, calls_back=True), [("0", 0), ("0", 1), ("0", 2)])
+    assert wrong(books) == ["p tells of 2 events sent and 0 left, and called back for 3"]
 
 
 def test_the_books_find_events_left_before_the_time_was_up() -> None:
