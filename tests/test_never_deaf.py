@@ -357,6 +357,22 @@ def test_a_log_handler_or_filter_that_raises_breaks_nothing(
 # -- the log, and locks ------------------------------------------------------------------------------------------------
 
 
+class NoLock:
+    """A lock of a logging handler, as each version of Python uses it, that locks nothing."""
+
+    def acquire(self) -> None:
+        pass
+
+    def release(self) -> None:
+        pass
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
 class Asking(logging.Handler):
     """At each line, another thread asks for all that a lock of the emitter's could keep from it."""
 
@@ -368,7 +384,7 @@ class Asking(logging.Handler):
 
     def createLock(self) -> None:
         # One of the handler's own would have two threads wait for each other.
-        self.lock = None
+        self.lock: Any = NoLock()
 
     def emit(self, record: logging.LogRecord) -> None:
         if threading.current_thread().name == "asking":
