@@ -156,6 +156,32 @@ def test_a_child_of_a_gevent_process_delivers(run: WatchedScript) -> None:
 
 
 @needs_gevent
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no fork on Windows")
+def test_the_sender_of_a_parent_ends_in_its_child_without_a_word(run: WatchedScript) -> None:
+    # Under gevent a child goes on with the greenlets of its parent. Nobody has more than a second's rest here.
+    assert run(
+        """
+        import gc, gevent
+        emitter = Emitter(URL)
+        put(emitter)
+        emitter.flush()
+        senders = lambda: [g for g in gc.get_objects() if isinstance(g, gevent.Greenlet) and not g.ready()]
+        assert len(senders()) == 1
+        child = os.fork()
+        if child == 0:
+            for _ in range(100):
+                if not senders():
+                    break
+                time.sleep(0.1)
+            assert not senders()
+            sys.exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        """,
+        PATCH,
+    ).well
+
+
+@needs_gevent
 def test_a_heart_stands_still_where_nothing_is_patched(rig: Rig, run: WatchedScript) -> None:
     rig.collector.respond(delay=ANSWERED_AFTER, times=None)
     assert run(f"""

@@ -519,7 +519,7 @@ def _sender(reference: weakref.ref[Delivery], inbox: Inbox) -> None:
             step = AFTER_A_FAULT
         if isinstance(step, Exit):
             delivery.gone(inbox)
-            return
+            break
         buffer = delivery.buffer
         del delivery
         _, note = inbox.wait(step)
@@ -532,3 +532,6 @@ def _sender(reference: weakref.ref[Delivery], inbox: Inbox) -> None:
             note.begin_close(FOREVER)
         delivery = note if note is not None else reference()
         del note
+    # Under gevent a forked child goes on with the threads of its parent. `threading` has forgotten them there, and
+    # complains when one ends; to ask for it makes it known again.
+    threading.current_thread()
