@@ -85,7 +85,9 @@ def test_the_timer_calls_an_overridden_flush(rig: Rig, cls: type[Emitter], backg
         # Nobody but `input` keeps the time there.
         threading.Event().wait(A_WHILE)
         put(emitter, first=1)
-        assert calls == [threading.current_thread().name]
+        # Twice where the first put came late already.
+        assert calls
+        assert set(calls) == {threading.current_thread().name}
     rig.collector.wait_for(1)
     emitter.cancel_flush_timer()
     before = len(calls)
