@@ -165,7 +165,7 @@ def round_(number):
     if {how!r} == "close":
         emitter.input(PAYLOAD)
         emitter.close(5)
-    if number % 500 == 0:
+    if number % 100 == 0:
         gc.collect()
 
 grown(round_, {rounds})
