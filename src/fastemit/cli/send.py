@@ -24,8 +24,8 @@ null is left out. An object or array as a value makes a bad line, as does everyt
 object; blank lines are skipped. The sent timestamp, stm, is set anew.
 
 Files may be compressed with gzip, whatever their name, and so may standard input. On a terminal the progress
-is shown. What the collector refuses (400, 401, 403, 410, 413, 414, 422) is not sent again; after any other
-failure it is retried, and nothing is lost meanwhile: reading waits."""
+is shown. What the collector refuses (400, 401, 403, 410, 422; a single event with 413 or 414) is not sent again;
+after any other failure it is retried, and nothing is lost meanwhile: reading waits."""
 
 _EPILOG = """\
 SIGINT (Ctrl-C) and SIGTERM end the reading, send what has been read, and report; a second one does not wait.
