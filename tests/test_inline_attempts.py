@@ -67,4 +67,5 @@ def test_a_sender_thread_is_no_busy_loop(rig: Rig) -> None:
     made = len(rig.requests()) - before
     assert made <= (time.monotonic() - started) / MIN_DELAY + 1
     rig.collector.reset()
-    assert emitter.drain(5)
+    # What is out now may yet be answered 500, which ends the first of them.
+    assert emitter.drain(5) or emitter.drain(5)
