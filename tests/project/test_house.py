@@ -53,6 +53,16 @@ def make_words(text: str) -> set[str]:
     return set(re.findall(r"\bmake (?:[A-Z]+=\S+ )?([a-z][a-z-]*)", code))
 
 
+def test_contributing_names_each_step_of_ci() -> None:
+    steps = set(re.findall(r"^ +step .*?\bmake ([a-z-]+)", (ROOT / ".ci/run").read_text("utf-8"), re.MULTILINE))
+    contributing = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    told = re.search(r"^- `bash .ci/run` is what CI runs: .*?(?=^- )", contributing, re.MULTILINE | re.DOTALL)
+    assert told is not None
+    # The tests are a step of more than one command, and the build comes before everything.
+    assert {"lint", "sdist", "soak"} <= steps
+    assert make_words(told[0]) == steps
+
+
 def test_make_help_lists_every_target() -> None:
     told = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     listed = re.findall(r"^make (\S+) +\S", told, re.MULTILINE)
