@@ -121,7 +121,7 @@ def headers(name: str, value: Any) -> dict[str, str]:
     for key, text in value.items():
         # A header's value may be a secret, so no message shows one.
         if not isinstance(key, str) or not isinstance(text, str):
-            raise TypeError(f"{name} must be {allowed}; {key!r} has a {type(text).__name__}")
+            raise TypeError(f"{name} must be {allowed}; not {type(text).__name__} for {key!r}")
         if not _TOKEN.fullmatch(key):
             raise ValueError(f"{name} must be {allowed}; {key!r} is no header name")
         if any((ord(c) < 0x20 and c != "\t") or c == "\x7f" for c in text):
