@@ -232,7 +232,7 @@ class StoreBuffer:
             self._write_off(handed_out)
 
     def _write_off(self, left: int) -> None:
-        """The store has so many events, whatever the books say."""
+        """There are so many events, whatever the books say."""
         gone = max(self._owed - left, 0)
         foreign = min(self._foreign - self._foreign_settled, gone)
         lost = gone - foreign
@@ -281,7 +281,8 @@ class StoreBuffer:
                 rest.dropped("overflow")
                 first += count
             if self._give(events) and self._size_is_true and (left := self._size()) is not None:
-                self._write_off(left)
+                # Others of the batch may be on their way yet, or wait here to be taken back.
+                self._write_off(left + self._staged.unsettled_events + len(self._unreturned))
 
     def _give(self, events: list[PayloadDict]) -> bool:
         """Give events back. Those that it does not take stay here, and are offered again before the next batch."""

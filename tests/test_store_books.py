@@ -1,0 +1,76 @@
+"""The books over a user's store: what it holds, what is on its way, and what the counters say of both."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from delivery_support import Rig, eventually, put
+from emitter_support import accounted
+from store_support import Event, FrontStore, ListStore
+
+from fastemit import EmitterStats
+
+
+@pytest.fixture
+def rig() -> Iterator[Rig]:
+    rig = Rig()
+    yield rig
+    rig.collector.close()
+    for emitter in rig._emitters:
+        emitter.close(0)
+    eventually(lambda: not rig.new_threads())
+
+
+def sent_and_dropped(stats: EmitterStats) -> tuple[int, int]:
+    return stats.sent_events, sum(stats.dropped_events.values())
+
+
+# -- what is on its way is not lost ------------------------------------------------------------------------------------
+
+
+def test_the_other_half_of_a_batch_that_was_split_is_not_called_lost(rig: Rig) -> None:
+    emitter = rig.emitter(event_store=FrontStore())
+    put(emitter, 4)
+    rig.collector.respond(413)
+    rig.collector.respond(503)
+    assert not emitter.drain(10)
+    assert (sent_and_dropped(emitter.stats()), accounted(emitter.stats())) == ((0, 0), 4)
+    assert emitter.drain(10)
+    assert sent_and_dropped(emitter.stats()) == (4, 0)
+
+
+def test_what_another_sender_has_is_not_called_lost(rig: Rig) -> None:
+    emitter = rig.async_emitter(event_store=ListStore(), thread_count=2, max_request_bytes=1024)
+    rig.collector.respond(503, delay=0.3)
+    rig.collector.respond(200, delay=0.6)
+    for number in range(2):
+        emitter.input({"n": f"{number:06}", "x": "y" * 700})
+    emitter.async_flush()
+    eventually(lambda: emitter.stats().failed_requests == 1)
+    assert emitter.stats().in_flight_events == 1
+    eventually(lambda: emitter.stats().sent_events == 1)
+    assert sent_and_dropped(emitter.stats()) == (1, 0)
+    eventually(lambda: sent_and_dropped(emitter.stats()) == (2, 0))
+
+
+class Reluctant(ListStore):
+    """Does not take back what is to be retried the first time."""
+
+    asked = 0
+
+    def cleanup(self, batch: list[Event], need_retry: bool) -> None:
+        self.asked += need_retry
+        if need_retry and self.asked == 1:
+            raise OSError("not now")
+        super().cleanup(batch, need_retry)
+
+
+def test_what_the_store_has_yet_to_take_back_is_not_called_lost(rig: Rig) -> None:
+    emitter = rig.emitter(event_store=Reluctant())
+    put(emitter, 4)
+    rig.collector.respond(413)
+    rig.collector.respond(503)
+    assert not emitter.drain(10)
+    eventually(lambda: len(rig.collector.events) == 4)
+    eventually(lambda: sent_and_dropped(emitter.stats()) == (4, 0))
