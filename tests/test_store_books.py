@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 
 import pytest
-from delivery_support import Rig, eventually, put
+from delivery_support import DEADLINE, Rig, Running, eventually, put
 from emitter_support import accounted
 from store_support import Event, FrontStore, ListStore
 
@@ -42,13 +43,16 @@ def test_the_other_half_of_a_batch_that_was_split_is_not_called_lost(rig: Rig) -
 
 def test_what_another_sender_has_is_not_called_lost(rig: Rig) -> None:
     emitter = rig.async_emitter(event_store=ListStore(), thread_count=2, max_request_bytes=1024)
-    rig.collector.respond(503, delay=0.3)
-    rig.collector.respond(200, delay=0.6)
+    go_on = threading.Event()
+    both = threading.Barrier(2)
+    rig.collector.respond(lambda _: (both.wait(DEADLINE), 503)[1])
+    rig.collector.respond(lambda _: (both.wait(DEADLINE), go_on.wait(DEADLINE), 200)[2])
     for number in range(2):
         emitter.input({"n": f"{number:06}", "x": "y" * 700})
     emitter.async_flush()
     eventually(lambda: emitter.stats().failed_requests == 1)
     assert emitter.stats().in_flight_events == 1
+    go_on.set()
     eventually(lambda: emitter.stats().sent_events == 1)
     assert sent_and_dropped(emitter.stats()) == (1, 0)
     eventually(lambda: sent_and_dropped(emitter.stats()) == (2, 0))
@@ -74,3 +78,38 @@ def test_what_the_store_has_yet_to_take_back_is_not_called_lost(rig: Rig) -> Non
     assert not emitter.drain(10)
     eventually(lambda: len(rig.collector.events) == 4)
     eventually(lambda: sent_and_dropped(emitter.stats()) == (4, 0))
+
+
+# -- what is no longer there is not waited for -------------------------------------------------------------------------
+
+
+def test_flush_ends_when_the_store_has_lost_everything(rig: Rig) -> None:
+    store = ListStore()
+    emitter = rig.emitter(event_store=store)
+    put(emitter, 3)
+    store.events.clear()
+    Running(emitter.flush).result()
+    assert sent_and_dropped(emitter.stats()) == (0, 3)
+
+
+def test_flush_ends_when_all_that_the_store_gives_is_no_event(rig: Rig) -> None:
+    store = ListStore()
+    emitter = rig.emitter(event_store=store)
+    put(emitter, 3)
+    store.events[:] = [1, 2, 3]  # type: ignore[list-item]
+    Running(emitter.flush).result()
+    assert sent_and_dropped(emitter.stats()) == (0, 3)
+
+
+def test_who_waits_for_room_gets_that_of_events_that_are_gone(rig: Rig) -> None:
+    store = ListStore(capacity=3)
+    emitter = rig.emitter(event_store=store, overflow="block")
+    put(emitter, 1)
+    rig.shut_the_gate(emitter)
+    put(emitter, 2, 1)
+    waiting = Running(lambda: put(emitter, 1, 3))
+    assert waiting.goes_on()
+    store.events.clear()
+    emitter.async_flush()
+    waiting.result()
+    assert sent_and_dropped(emitter.stats()) == (0, 3)

@@ -157,12 +157,13 @@ class Courier:
                 # Another sender may look whether it is to go now.
                 self._buffer.signal()
             if batch is None:
-                if self._buffer.recheck_at != FOREVER:
-                    # A store of the user's failed: those who wait for it have had their attempt.
-                    with self._lock:
-                        flushes = self._flushes_ended(failed=True)
-                    for flush in flushes:
-                        flush.end()
+                # A store of the user's failed, and those who wait for it have had their attempt; or it has found out
+                # that what they wait for is gone.
+                with self._lock:
+                    flushes = self._flushes_ended(failed=self._buffer.recheck_at != FOREVER)
+                    self._admission.wake()
+                for flush in flushes:
+                    flush.end()
                 return
             if hook is not None:
                 self._carry_by_hook(hook, batch, turn)

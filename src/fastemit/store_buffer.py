@@ -237,6 +237,8 @@ class StoreBuffer:
         foreign = min(self._foreign - self._foreign_settled, gone)
         lost = gone - foreign
         self._foreign_settled += foreign
+        # Where they were there may be room.
+        self._cleanups += gone > 0
         if lost:
             self._settled += lost
             self._dropped["overflow"] += lost
