@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from delivery_support import DEADLINE, Rig, Running, eventually, put
@@ -50,8 +51,8 @@ def test_what_another_sender_has_is_not_called_lost(rig: Rig) -> None:
     for number in range(2):
         emitter.input({"n": f"{number:06}", "x": "y" * 700})
     emitter.async_flush()
-    eventually(lambda: emitter.stats().failed_requests == 1)
-    assert emitter.stats().in_flight_events == 1
+    eventually(lambda: emitter.stats().retried_events == 1)
+    assert (emitter.stats().in_flight_events, accounted(emitter.stats())) == (1, 2)
     go_on.set()
     eventually(lambda: emitter.stats().sent_events == 1)
     assert sent_and_dropped(emitter.stats()) == (1, 0)
@@ -113,3 +114,58 @@ def test_who_waits_for_room_gets_that_of_events_that_are_gone(rig: Rig) -> None:
     emitter.async_flush()
     waiting.result()
     assert sent_and_dropped(emitter.stats()) == (0, 3)
+
+
+# -- what was at fault is asked again ----------------------------------------------------------------------------------
+
+
+class Moody(ListStore):
+    """Raises in `fails` while it is `ill`, so many times."""
+
+    def __init__(self, fails: str, capacity: int = 10_000) -> None:
+        super().__init__(capacity)
+        self.fails = fails
+        self.ill = 0
+
+    def _try(self, name: str) -> None:
+        if name == self.fails and self.ill:
+            self.ill -= 1
+            raise OSError("not now")
+
+    def get_events_batch(self) -> Any:
+        self._try("get_events_batch")
+        return super().get_events_batch()
+
+    def size(self) -> Any:
+        self._try("size")
+        return super().size()
+
+
+def test_a_full_store_is_asked_again_although_nobody_adds_to_it(rig: Rig) -> None:
+    store = Moody("get_events_batch", capacity=3)
+    emitter = rig.emitter(event_store=store, overflow="block")
+    store.ill = 1
+    Running(lambda: put(emitter, 4)).result()
+    assert emitter.drain(DEADLINE)
+    assert sent_and_dropped(emitter.stats()) == (4, 0)
+
+
+def test_a_byte_limit_that_was_reached_is_not_forgotten_by_a_fault(rig: Rig) -> None:
+    store = Moody("get_events_batch")
+    emitter = rig.emitter(event_store=store, byte_limit=100)
+    store.ill = 1
+    put(emitter, 3)
+    eventually(lambda: emitter.stats().sent_events == 3)
+
+
+@pytest.mark.parametrize("times", [1, 2, 3, 4])
+def test_a_size_that_cannot_be_told_just_when_there_is_enough_to_send_is_asked_again(rig: Rig, times: int) -> None:
+    store = Moody("size")
+    emitter = rig.emitter(event_store=store, batch_size=3)
+    put(emitter, 3)
+    eventually(lambda: emitter.stats().sent_events == 3)
+    put(emitter, 2, 3)
+    eventually(lambda: emitter._buffer._sleepers and not emitter._buffer.linger)
+    store.ill = times
+    put(emitter, 1, 5)
+    eventually(lambda: emitter.stats().sent_events == 6)

@@ -110,7 +110,6 @@ class Schedule:
             else:
                 buffer.linger = False
         if not queued:
-            wake_at = min(wake_at, buffer.recheck_at)
             if buffer.spare_segments > 1:
                 if now < self._trim_at:
                     wake_at = min(wake_at, self._trim_at)
@@ -139,6 +138,8 @@ class Schedule:
                 self._set_hold()
                 return Turn(self.backoff.generation, probe=True)
             wake_at = min(wake_at, self.backoff.until)
+        # Last: a store may have come to be at fault in the middle of this.
+        wake_at = min(wake_at, buffer.recheck_at)
         return None if wake_at == FOREVER else wake_at - now
 
     def taken(self) -> bool:

@@ -96,6 +96,8 @@ class StoreBuffer:
     def _fault(self, what: str) -> None:
         self._leave_alone_until = time.monotonic() + AFTER_A_FAULT
         self._complain(what)
+        # Nobody else may tell a sender that the store is to be asked again by then.
+        self.signal()
 
     def _size(self) -> int | None:
         """What it says; None where it raised."""
@@ -194,8 +196,6 @@ class StoreBuffer:
         unreturned, self._unreturned = self._unreturned, []
         if unreturned and not self._give(unreturned):
             return
-        self._pressed = False
-        self._bytes = 0
         if not self._failed:
             self.server_errors, self._bite = 0, None
         self._failed = False
@@ -204,6 +204,10 @@ class StoreBuffer:
             events = list(self._store.get_events_batch())
         except Exception as error:  # noqa: BLE001 - whatever a store of the user's raises
             return self._fault(f"get_events_batch() raised {described(error)}")
+        if events or not before:
+            # Only now: what made it due is to do so again once a store that was at fault is asked again.
+            self._pressed = False
+            self._bytes = 0
         # Some stores count what they have handed out until it is cleaned up, and some do not.
         self._counts_out = bool(events) and before is not None and (self._size() or 0) >= before
         if not events and before:
