@@ -123,6 +123,9 @@ class Schedule:
                     buffer.hold = self._manual
         elif self.backoff.open:
             wanted = buffer.wanted and not self._manual
+            if wanted:
+                # All that is queued now goes, in as many requests as it takes.
+                self._flush_upto = max(self._flush_upto, buffer.next_seq)
             if wanted or self._retry_due or self._closing or buffer.head_seq < self._flush_upto:
                 if self.linger:
                     self._linger_until = now + self.linger
