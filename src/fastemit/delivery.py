@@ -509,8 +509,21 @@ class Delivery:
 
 def _sender(reference: weakref.ref[Delivery], inbox: Inbox) -> None:
     """The life of a sender thread. While it waits, nothing here keeps the delivery alive."""
-    delivery = reference()
-    while delivery is not None:
+    note: Delivery | None = None
+    while True:
+        if note is not None:
+            # The emitter was collected; see Delivery.__del__.
+            reference = weakref.ref(note)
+            note.begin_close(FOREVER)
+        delivery = note if note is not None else reference()
+        if delivery is None:
+            # Collected, too. The garbage collector lets a reference die before `__del__` runs, whose note may lie
+            # behind one of an event, or be still to come.
+            heard, note = inbox.wait(AFTER_A_FAULT)
+            if not heard:
+                break
+            continue
+        note = None
         step: float | Exit | None
         try:
             step = delivery.work(inbox)
@@ -526,12 +539,6 @@ def _sender(reference: weakref.ref[Delivery], inbox: Inbox) -> None:
         # Also after a note: one that came late may have left it armed, and the next would be lost on a busy sender.
         buffer.disarm(inbox)
         del buffer
-        if note is not None:
-            # The emitter was collected; see Delivery.__del__.
-            reference = weakref.ref(note)
-            note.begin_close(FOREVER)
-        delivery = note if note is not None else reference()
-        del note
     # Under gevent a forked child goes on with the threads of its parent. `threading` has forgotten them there, and
     # complains when one ends; to ask for it makes it known again.
     threading.current_thread()
