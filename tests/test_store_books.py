@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from delivery_support import DEADLINE, Rig, Running, eventually, put
 from emitter_support import accounted
-from store_support import Event, FrontStore, ListStore
+from store_support import Event, FrontStore, ListStore, PeekStore
 
 from fastemit import EmitterStats
 
@@ -114,6 +114,48 @@ def test_who_waits_for_room_gets_that_of_events_that_are_gone(rig: Rig) -> None:
     emitter.async_flush()
     waiting.result()
     assert sent_and_dropped(emitter.stats()) == (0, 3)
+
+
+class Mute(PeekStore):
+    """Its size cannot be told while a batch is taken: before it, or after it."""
+
+    def __init__(self, when: str) -> None:
+        super().__init__()
+        self.when = when
+        self.silent = False
+
+    def get_events_batch(self) -> Any:
+        self.silent = self.when == "after"
+        return super().get_events_batch()
+
+    def size(self) -> Any:
+        if self.silent:
+            self.silent = False
+            raise OSError("not now")
+        return super().size()
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_what_is_out_is_not_counted_twice_where_the_size_could_not_be_told(rig: Rig, when: str) -> None:
+    store = Mute(when)
+    emitter = rig.emitter(event_store=store)
+    put(emitter, 5)
+    rig.collector.respond(lambda _: (answer.wait(DEADLINE), 200)[1])
+    answer = threading.Event()
+    original = emitter._buffer._stage
+
+    def stage() -> None:
+        store.silent = when == "before"
+        original()
+
+    emitter._buffer._stage = stage
+    flushed = Running(lambda: emitter.drain(DEADLINE))
+    eventually(lambda: emitter.stats().in_flight_events == 5)
+    # A flush counts what is there.
+    emitter.async_flush()
+    answer.set()
+    assert flushed.result()
+    assert sent_and_dropped(emitter.stats()) == (5, 0)
 
 
 # -- what was at fault is asked again ----------------------------------------------------------------------------------

@@ -209,7 +209,9 @@ class StoreBuffer:
             self._pressed = False
             self._bytes = 0
         # Some stores count what they have handed out until it is cleaned up, and some do not.
-        self._counts_out = bool(events) and before is not None and (self._size() or 0) >= before
+        # Where it did not say, as if it did: else what is out would count twice.
+        after = self._size() if before is not None else None
+        self._counts_out = before is None or after is None or (bool(events) and after >= before)
         if not events and before:
             self._fault("size() says that there are events, and get_events_batch() gives none")
         if not set(map(id, self._cleaned)).isdisjoint(map(id, events)):
