@@ -11,7 +11,7 @@ from delivery_support import DEADLINE, Rig, Running, eventually, put
 from emitter_support import accounted
 from store_support import Event, FrontStore, ListStore, PeekStore
 
-from fastemit import EmitterStats
+from fastemit import Emitter, EmitterStats
 
 
 @pytest.fixture
@@ -211,3 +211,41 @@ def test_a_size_that_cannot_be_told_just_when_there_is_enough_to_send_is_asked_a
     store.ill = times
     put(emitter, 1, 5)
     eventually(lambda: emitter.stats().sent_events == 6)
+
+
+# -- a store that fills up is emptied in time --------------------------------------------------------------------------
+
+
+class Frank(ListStore):
+    """Says how much it takes."""
+
+    @property
+    def buffer_capacity(self) -> int:
+        return self.capacity
+
+
+def linger(emitter: Emitter) -> None:
+    """As just after a request, for long."""
+    emitter._delivery._schedule.linger = emitter._delivery._schedule._linger_until = 1e9
+    emitter._buffer.linger = True
+
+
+def test_a_sender_does_not_linger_while_a_store_that_says_how_much_it_takes_fills_up(rig: Rig) -> None:
+    emitter = rig.async_emitter(event_store=Frank(10), batch_size=3)
+    linger(emitter)
+    put(emitter, 4)
+    assert not emitter._buffer.wanted
+    put(emitter, 1)
+    eventually(lambda: emitter.stats().sent_events == 5)
+
+
+def test_a_sender_does_not_linger_while_a_store_fills_up_that_has_refused_an_event_before(rig: Rig) -> None:
+    emitter = rig.async_emitter(event_store=ListStore(10), batch_size=1000)
+    put(emitter, 11)
+    assert emitter.drain(DEADLINE)
+    emitter.batch_size = 3
+    linger(emitter)
+    put(emitter, 4)
+    assert not emitter._buffer.wanted
+    put(emitter, 1)
+    eventually(lambda: emitter.stats().sent_events == 15)

@@ -88,6 +88,10 @@ class StoreBuffer:
         self._bite: int | None = None
         self._failed = False  # something of the batch that is out failed
         self._dropped = {"overflow": 0, "rejected": 0, "oversize": 0, "closed": 0}
+        # Events that it takes at the most, as far as is known: some say it, as the reference's does; or else what it
+        # had when it last refused one.
+        capacity = getattr(self._store, "buffer_capacity", None)
+        self._most = capacity if type(capacity) is int else sys.maxsize
         # What the store holds already belongs to another process, or to nobody.
         self._foreign = self._stored()
 
@@ -141,6 +145,8 @@ class StoreBuffer:
             if not self.starving or urgent:
                 try:
                     taken = self._store.add_event(kept.original) is not False
+                    if not taken:
+                        self._most = self._stored() + self._staged.unsettled_events
                 except Exception as error:  # noqa: BLE001 - whatever a store of the user's raises
                     self._complain(f"add_event() raised {described(error)}; the event is dropped")
                     self._dropped["overflow"] += 1
@@ -303,14 +309,22 @@ class StoreBuffer:
 
     @property
     def due(self) -> bool:
-        size = self._stored()
+        return self._is_due(self._stored())
+
+    def _is_due(self, size: int) -> bool:
         return size > 0 and (
             size >= self.batch_size or self._pressed or (self.byte_limit is not None and self._bytes >= self.byte_limit)
         )
 
     @property
     def wanted(self) -> bool:
-        return self.due and (not self.linger or self._pressed or self._bytes >= self.segment_bytes)
+        size = self._stored()
+        return self._is_due(size) and (
+            not self.linger
+            or self._pressed
+            or self._bytes >= self.segment_bytes
+            or 2 * (size + self._staged.unsettled_events) >= self._most
+        )
 
     def arm(self, inbox: Any, seen: int) -> bool:
         with self.lock:
