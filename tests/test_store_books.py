@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
-from delivery_support import DEADLINE, Rig, Running, eventually, put
+from delivery_support import DEADLINE, Rig, Running, eventually, put, run_script
 from emitter_support import accounted
 from store_support import Event, FrontStore, ListStore, PeekStore
 
@@ -249,3 +250,34 @@ def test_a_sender_does_not_linger_while_a_store_fills_up_that_has_refused_an_eve
     assert not emitter._buffer.wanted
     put(emitter, 1)
     eventually(lambda: emitter.stats().sent_events == 15)
+
+
+# -- a store's method may be interrupted by anything -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("call", ["stats", "flush", "drain", "close"])
+def test_what_interrupts_a_store_may_call_anything_on_the_emitter(rig: Rig, tmp_path: Path, call: str) -> None:
+    """In a process of its own, since a deadlock would be the end of this one too."""
+    done = run_script(
+        tmp_path,
+        f"""
+        from delivery_support import Running
+        from store_support import ListStore
+
+        class Interrupted(ListStore):
+            def add_event(self, payload):
+                if payload["n"] == "9":
+                    # A sender looks what there is to do meanwhile, and may hold a lock for that.
+                    assert Running(emitter.async_flush).goes_on()
+                    emitter.{call}()
+                return super().add_event(payload)
+
+        emitter = Emitter(URL, event_store=Interrupted())
+        put(emitter)
+        adding = Running(lambda: put(emitter, 1, 9))
+        adding._thread.join(5)
+        os._exit(1 if adding._thread.is_alive() else 0)
+        """,
+        rig.collector.url,
+    )
+    assert done.status == 0

@@ -89,6 +89,10 @@ class Delivery:
         self._guard = Guard()
         self._lock = self._guard.lock
         self.report.start_over(self._lock)
+        share = getattr(self.buffer, "share", None)
+        if share is not None:
+            # A store of the user's has books, under the same lock.
+            share(self._lock)
         # A GET carries one event whenever it goes.
         linger = LINGER if self._background and not self.buffer.query else 0.0
         self._schedule = Schedule(self.buffer, self._max_retry_delay, interval, time.monotonic(), linger)

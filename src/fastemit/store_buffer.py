@@ -31,7 +31,9 @@ class StoreBuffer:
     believed where that does no harm: its `size()` decides when there is enough to send, and an event is given up only
     when the store neither counts it nor hands it out.
 
-    Thread safety: one reentrant lock is held around each call of the store, and around the books.
+    Thread safety: one reentrant lock is held around each call of the store, and around the books. It is the delivery's
+    own: a signal handler or finalizer that runs in the middle of a store's method, and so has one of two locks, would
+    wait for the other with a sender that has it and waits for the first.
 
     Args:
         store: the user's.
@@ -61,10 +63,14 @@ class StoreBuffer:
         self.max_request_bytes = staged.max_request_bytes
         self.query = staged.query
         self.closed = False
+        self.lock = threading.RLock()
         self._start_over()
 
+    def share(self, lock: threading.RLock) -> None:
+        """Use this lock, the delivery's, from here on."""
+        self.lock = lock
+
     def _start_over(self) -> None:
-        self.lock = threading.RLock()
         self._sleepers: list[Any] = []
         self.signals = 0
         self.notify = NOTIFY_ALWAYS
