@@ -228,6 +228,17 @@ def test_events_put_in_before_are_sent_first(collector: Collector, kind: Any, me
         assert numbers(collector.wait_for(3)) == [0, 1, 2]
 
 
+def test_events_put_in_before_that_its_emitter_has_no_room_for_are_counted_and_logged(collector: Collector) -> None:
+    log = Log()
+    store = InMemoryEventStore(log)  # type: ignore[arg-type]
+    for _ in range(4):
+        store.add_event({"text": "x" * 500})
+    with fastemit.Emitter(collector.url, event_store=store, max_buffer_bytes=1200) as emitter:
+        assert emitter.drain(10)
+    stats = emitter.stats()
+    assert (stats.sent_events, stats.dropped_events["overflow"], len(log.errors)) == (2, 2, 2)
+
+
 def test_events_put_in_before_are_sent_by_close(collector: Collector) -> None:
     fastemit.Emitter(collector.url, event_store=stored(*numbered(0, 1))).close()
     assert numbers(collector.events) == [0, 1]

@@ -89,7 +89,9 @@ class InMemoryEventStore:
             self._buffer = buffer
             self._out.clear()
             for event in stored:
-                buffer.append(event)
+                if not isinstance(buffer.append(event), int):
+                    buffer.count_dropped("overflow")
+                    self.logger.error("Event buffer is full, dropping event.")
             return True
 
     @property
