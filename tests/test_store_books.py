@@ -281,3 +281,32 @@ def test_what_interrupts_a_store_may_call_anything_on_the_emitter(rig: Rig, tmp_
         rig.collector.url,
     )
     assert done.status == 0
+
+
+# -- who waits for a store, waits --------------------------------------------------------------------------------------
+
+
+class Busy(ListStore):
+    """Counts how often it is asked to take an event."""
+
+    asked = 0
+
+    def add_event(self, payload: Event) -> Any:
+        self.asked += 1
+        return super().add_event(payload)
+
+
+def test_who_waits_for_room_does_not_spin_after_a_batch_has_come_back(rig: Rig) -> None:
+    store = Busy(capacity=3)
+    emitter = rig.emitter(event_store=store, overflow="block")
+    rig.collector.respond(503, times=None, headers={"Retry-After": "60"})
+    put(emitter, 3)
+    waiting = Running(lambda: put(emitter, 1, 3))
+    eventually(lambda: emitter.retry_delay == 60)
+    eventually(lambda: emitter.stats().retried_events == 3)
+    before = store.asked
+    assert waiting.goes_on()
+    # Once for the batch, and now and then.
+    assert store.asked - before < 10
+    emitter.close(0)
+    waiting.result()

@@ -68,6 +68,8 @@ class Admission:
                 answer = buffer.append_encoded(event, urgent)
                 if isinstance(answer, int):
                     return answer
+                # A store's refusal says when it was: what has changed since is a reason to try again.
+                event = answer
                 if buffer.closed:
                     return self._drop("closed", "given in after close")
                 if buffer.too_large(event):
