@@ -214,6 +214,22 @@ def test_a_size_that_cannot_be_told_just_when_there_is_enough_to_send_is_asked_a
     eventually(lambda: emitter.stats().sent_events == 6)
 
 
+class Shy(ListStore):
+    """Tells its size to the senders alone."""
+
+    def size(self) -> Any:
+        if not threading.current_thread().name.startswith("fastemit-sender"):
+            raise OSError("none of your business")
+        return super().size()
+
+
+def test_who_looks_at_a_store_that_is_at_fault_does_not_put_off_the_next_attempt(rig: Rig) -> None:
+    emitter = rig.emitter(event_store=Shy())
+    put(emitter, 3)
+    emitter.async_flush()
+    eventually(lambda: emitter.drain(0) and emitter.stats().sent_events == 3)
+
+
 # -- a store that fills up is emptied in time --------------------------------------------------------------------------
 
 

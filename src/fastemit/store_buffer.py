@@ -104,7 +104,10 @@ class StoreBuffer:
     # -- the store's four methods, each under the lock ---------------------------------------------------------------
 
     def _fault(self, what: str) -> None:
-        self._leave_alone_until = time.monotonic() + AFTER_A_FAULT
+        now = time.monotonic()
+        if now >= self._leave_alone_until:
+            # Not put off by those who look meanwhile, or nobody would ever send while they do.
+            self._leave_alone_until = now + AFTER_A_FAULT
         self._complain(what)
         # Nobody else may tell a sender that the store is to be asked again by then.
         self.signal()
