@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from delivery_support import DEADLINE, Rig, Running, eventually, put, run_script
+from delivery_support import DEADLINE, Rig, Running, eventually, numbers, put, run_script
 from emitter_support import accounted
 from store_support import Event, FrontStore, ListStore, PeekStore
 
 from fastemit import Emitter, EmitterStats
+from fastemit.retry import POISON_AFTER
 
 
 @pytest.fixture
@@ -326,3 +327,14 @@ def test_who_waits_for_room_does_not_spin_after_a_batch_has_come_back(rig: Rig) 
     assert store.asked - before < 10
     emitter.close(0)
     waiting.result()
+
+
+# -- GET ---------------------------------------------------------------------------------------------------------------
+
+
+def test_each_event_of_get_is_sent_by_itself_after_many_server_errors_too(rig: Rig) -> None:
+    emitter = rig.emitter(event_store=FrontStore(), method="get", max_retry_delay_seconds=0.01)
+    rig.collector.respond(500, times=POISON_AFTER)
+    put(emitter, 12)
+    assert emitter.close(DEADLINE) == 0
+    assert sorted(numbers(rig.collector.events)) == list(range(12))

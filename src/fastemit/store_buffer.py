@@ -199,7 +199,8 @@ class StoreBuffer:
         with self.lock:
             if not self._staged.unsettled_events and time.monotonic() >= self._leave_alone_until:
                 self._stage()
-            if self._bite is not None:
+            # A GET carries one event, whatever happened before.
+            if self._bite is not None and not self.query:
                 max_bytes, min_events = 1, self._bite
             first = self._staged.head_seq
             batch = self._staged.take(max_bytes, min_events)
