@@ -56,9 +56,19 @@ def arrived(collector: Collector) -> list[int]:
     return [int(each["n"]) for each in collector.events]
 
 
+#: In one step, or events that a worker takes meanwhile are seen in neither list.
+LISTS = """
+local lists = {}
+for _, key in ipairs(redis.call('KEYS', '*')) do
+  if redis.call('TYPE', key).ok == 'list' then lists[#lists + 1] = key end
+end
+return lists
+"""
+
+
 def left(rdb: Any) -> list[str]:
     """The keys that hold events, other than the dead list."""
-    return [key.decode() for key in rdb.scan_iter() if rdb.type(key) == b"list" and key.decode() != DEAD]
+    return [key.decode() for key in rdb.eval(LISTS, 0) if key.decode() != DEAD]
 
 
 @contextlib.contextmanager
