@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 from delivery_support import Rig, Running, Script, eventually, numbers, put, rigged, run_script
 from emitter_support import accounted
+from log_support import Asking
 from store_support import Event, ListStore, PeekStore
 
+from fastemit import logger
 from fastemit.testing import Collector
 
 needs_fork = pytest.mark.skipif(sys.platform == "win32", reason="there is no fork on Windows")
@@ -343,6 +345,22 @@ def test_the_log_is_not_flooded(rig: Rig, caplog: pytest.LogCaptureFixture) -> N
     put(emitter, 500)
     assert len(complaints(caplog).splitlines()) == 1
     assert emitter.stats().dropped_events["overflow"] == 500
+
+
+@pytest.mark.parametrize("background", [True, False])
+@pytest.mark.parametrize("method", ["get_events_batch", "size", "cleanup", "add_event"])
+def test_no_fault_is_told_while_a_lock_is_held(rig: Rig, method: str, background: bool) -> None:
+    # A handler of the user's may wait for it: one that tracks what is logged, and runs in another thread.
+    asking, store = Asking(), Faulty(method, times=0)
+    asking.emitter = rig.emitter(event_store=store, batch_size=2, background=background)
+    logger.addHandler(asking)
+    try:
+        store.times = float("inf")
+        Running(lambda: put(asking.emitter, 4)).result(3)
+        eventually(lambda: any(f"{method}() raised" in line for line in asking.lines))
+    finally:
+        logger.removeHandler(asking)
+    assert asking.locked == []
 
 
 # -- fork and exit -----------------------------------------------------------------------------------------------------

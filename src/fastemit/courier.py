@@ -156,6 +156,7 @@ class Courier:
             if more and not turn.probe:
                 # Another sender may look whether it is to go now.
                 self._buffer.signal()
+            self._report.tell_faults()  # of a store, before a request that may take long
             if batch is None:
                 # A store of the user's failed, and those who wait for it have had their attempt; or it has found out
                 # that what they wait for is gone.

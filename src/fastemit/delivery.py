@@ -153,6 +153,7 @@ class Delivery:
                 self._hooks.flush_if_reached(self.request_flush)
             if self._inline or (was_manual and not self._schedule.manual):
                 self.reconsider()
+        self.report.tell_faults()
 
     def _start(self) -> None:
         with self._lock:
@@ -206,6 +207,7 @@ class Delivery:
                 # Not so in a child that was forked by a callback, once it is back here.
                 mine = inbox in self._senders
                 step = self._schedule.plan(time.monotonic()) if mine else Exit()
+            self.report.tell_faults()
             if isinstance(step, Turn):
                 self._courier.attempt(step)
             elif isinstance(step, Tick):
@@ -270,6 +272,7 @@ class Delivery:
             with self._lock:
                 courier.flushes.remove(flush)
                 done = self.buffer.oldest_seq >= flush.target and not flush.left_one
+        self.report.tell_faults()
         return done
 
     def reconsider(self) -> None:
@@ -365,6 +368,7 @@ class Delivery:
             self._courier.attempt(step, deadline)
         elif isinstance(step, Tick):
             self._tick()
+        self.report.tell_faults()
         return isinstance(step, (Turn, Tick))
 
     def _make_room(self) -> float | None:

@@ -166,6 +166,7 @@ class Emitter(Intake, Draining):
         elif own_store is None or not own_store.use(self._buffer):
             staged = EventBuffer(sys.maxsize, sys.maxsize, max_request_bytes, 1, query=query, keep=True)
             self._buffer = StoreBuffer(event_store, staged, batch_size, byte_limit, report.store_fault)
+            report.tell_faults()  # it was asked what it holds already
         self._transport: Transport = self._make_transport(
             address, timeout, extra_headers, authorities, session, pool_manager
         )

@@ -124,13 +124,24 @@ class ThrottledLog:
 
     def add(self, kind: str, detail: str, count: int = 1) -> None:
         """Report `count` of `kind`; `detail` says what the latest was."""
+        if self.note(kind, detail, count):
+            self.write()
+
+    def note(self, kind: str, detail: str, count: int = 1) -> bool:
+        """Count without writing, for those who hold a lock; whether there is something to `write`.
+
+        A handler of the user's may wait for such a lock: one that tracks events, in another thread.
+        """
         entry = self._kinds.get(kind)
         if entry is None:
             entry = self._kinds.setdefault(kind, _Kind())
         entry.detail = detail
         entry.count(count)
-        if self._clock() - entry.last >= self.interval:
-            self._write(self.interval)
+        return self._clock() - entry.last >= self.interval
+
+    def write(self) -> None:
+        """Write what may be written by now."""
+        self._write(self.interval)
 
     def flush(self) -> None:
         """Write what is held back."""

@@ -39,7 +39,7 @@ class StoreBuffer:
         store: the user's.
         staged: makes the requests; a native buffer that keeps what its events were made from.
         batch_size, byte_limit: as `EventBuffer`'s.
-        complain: told what a store did wrong.
+        complain: told what a store did wrong, with the lock held.
     """
 
     spare_segments = 0
@@ -159,7 +159,7 @@ class StoreBuffer:
                 except Exception as error:  # noqa: BLE001 - whatever a store of the user's raises
                     self._complain(f"add_event() raised {described(error)}; the event is dropped")
                     self._dropped["overflow"] += 1
-                    return 0
+                    return 1  # so that somebody tells
             if taken:
                 self._accepted += 1
                 self._bytes += self._staged.size_of(kept)
