@@ -339,6 +339,43 @@ def test_what_is_never_cleaned_up_is_sent_again_at_leisure(rig: Rig) -> None:
     Running(lambda: emitter.close(0.2)).result(3)
 
 
+def failing_peek(capacity: int = 10_000) -> tuple[PeekStore, list[int]]:
+    """A table, whose deletion of rows fails as many times as the list has entries."""
+    fails: list[int] = []
+
+    class Table(PeekStore):
+        def cleanup(self, batch: list[Event], need_retry: bool) -> None:
+            if fails:
+                fails.pop()
+                raise OSError("table is locked")
+            super().cleanup(batch, need_retry)
+
+    return Table(capacity), fails
+
+
+def test_a_cleanup_that_raised_is_tried_again_before_more_is_taken(rig: Rig) -> None:
+    store, fails = failing_peek()
+    emitter = rig.emitter(event_store=store, batch_size=1)
+    fails += [1, 2]
+    put(emitter, 1)
+    rig.collector.wait_for(1)
+    put(emitter, 2, first=1)
+    eventually(lambda: emitter.drain(1))
+    # Its rows were there to be handed out twice more.
+    assert sorted(numbers(rig.collector.events)) == [0, 1, 2]
+    assert (store.size(), emitter.stats().sent_events) == (0, 3)
+
+
+def test_an_event_that_waits_for_room_gets_it_though_a_cleanup_raised(rig: Rig) -> None:
+    store, fails = failing_peek(capacity=2)
+    emitter = rig.emitter(event_store=store, batch_size=1, overflow="backpressure")
+    fails.append(1)
+    put(emitter, 2)
+    Running(lambda: put(emitter, 2, first=2)).result(5)
+    assert emitter.drain(5)
+    assert sorted(numbers(rig.collector.events)) == [0, 1, 2, 3]
+
+
 def test_the_log_is_not_flooded(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "fastemit")
     emitter = rig.emitter(event_store=Faulty("add_event"))

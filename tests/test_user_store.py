@@ -300,7 +300,8 @@ def test_what_the_store_did_not_take_back_is_counted(collector: Collector, make_
 
 
 def test_byte_limit_wakes(collector: Collector, make_emitter: MakeEmitter) -> None:
-    emitter = make_emitter(event_store=ListStore(), batch_size=MANY, byte_limit=100)
+    # Of events of 36 bytes the fourth reaches it.
+    emitter = make_emitter(event_store=ListStore(), batch_size=MANY, byte_limit=130)
     feed(emitter, *numbered(*range(4)))
     collector.wait_for(4)
 

@@ -81,6 +81,7 @@ class StoreBuffer:
         self._leave_alone_until = 0.0
         self._cleaned: list[PayloadDict] = []  # since the last batch was taken
         self._unreturned: list[PayloadDict] = []  # kept events that `cleanup` did not take back, since it raised
+        self._uncleaned: list[PayloadDict] = []  # settled events of which `cleanup` was not told, since it raised
         self._counts_out = False
         self._size_is_true = False  # as far as the last batch showed
         self._accepted = self._settled = self._sent = self._sent_bytes = self._retried = self._cleanups = 0
@@ -209,6 +210,11 @@ class StoreBuffer:
             return StoreBatch(self, batch, self._staged.originals_of(first, len(batch)))
 
     def _stage(self) -> None:
+        # Until it knows that they are settled it may hand them out again, or have no room for others.
+        if self._uncleaned:
+            if not self._cleanup(self._uncleaned, False):
+                return
+            self._uncleaned = []
         unreturned, self._unreturned = self._unreturned, []
         if unreturned and not self._give(unreturned):
             return
@@ -285,7 +291,8 @@ class StoreBuffer:
             else:
                 self._dropped[reason] += own
             self._cleaned += events
-            self._cleanup(events, False)
+            if not self._cleanup(events, False):
+                self._uncleaned += events
 
     def keep(self, events: list[PayloadDict], retried: bool) -> None:
         """Some events are to be sent again: they, and the rest of their batch, go back to the store."""
