@@ -16,7 +16,7 @@ from emitter_support import accounted
 from log_support import Asking
 from store_support import Event, ListStore, PeekStore
 
-from fastemit import logger
+from fastemit import InMemoryEventStore, logger
 from fastemit.testing import Collector
 
 needs_fork = pytest.mark.skipif(sys.platform == "win32", reason="there is no fork on Windows")
@@ -374,6 +374,23 @@ def test_an_event_that_waits_for_room_gets_it_though_a_cleanup_raised(rig: Rig) 
     Running(lambda: put(emitter, 2, first=2)).result(5)
     assert emitter.drain(5)
     assert sorted(numbers(rig.collector.events)) == [0, 1, 2, 3]
+
+
+def test_a_store_that_counts_only_what_waits_gets_room_though_a_cleanup_raised(rig: Rig) -> None:
+    fails = [1]
+
+    class Own(InMemoryEventStore):
+        def cleanup(self, batch: list[Event], need_retry: bool) -> None:
+            if fails:
+                fails.pop()
+                raise OSError("table is locked")
+            super().cleanup(batch, need_retry)
+
+    store = Own(buffer_capacity=2)
+    emitter = rig.emitter(event_store=store, batch_size=2, overflow="backpressure")
+    Running(lambda: put(emitter, 6)).result(5)
+    assert emitter.drain(5)
+    assert sorted(numbers(rig.collector.events)) == list(range(6))
 
 
 def test_the_log_is_not_flooded(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:

@@ -329,6 +329,9 @@ class StoreBuffer:
         return self._is_due(self._stored())
 
     def _is_due(self, size: int) -> bool:
+        if self._uncleaned:
+            # What it was not told of may be all that keeps it from having room.
+            return True
         return size > 0 and (
             size >= self.batch_size or self._pressed or (self.byte_limit is not None and self._bytes >= self.byte_limit)
         )
@@ -378,7 +381,7 @@ class StoreBuffer:
             return self._staged.queued_events
         if time.monotonic() < self._leave_alone_until:
             return 0
-        return self._stored() or self._owed
+        return self._stored() or self._owed or len(self._uncleaned)
 
     @property
     def recheck_at(self) -> float:
