@@ -21,7 +21,9 @@ _SEGMENT_BYTES = 1_000_000
 class EventStore(Protocol):
     """What an object must have to be given to an emitter as its `event_store`.
 
-    The emitter holds one lock around each call, and has one batch out at a time.
+    The emitter holds one lock, which is its own, around each call, and has one batch out at a time. What a method
+    raises is logged: of `add_event`, the event is dropped; the others are called again after a second, `cleanup` with
+    the same events and before more are taken. An attribute `buffer_capacity` says how many events it takes.
     """
 
     def add_event(self, payload: PayloadDict) -> bool:
