@@ -158,7 +158,7 @@ def log_lines() -> Iterator[str]:
                 level = ast.unparse(node.args[0]).rpartition(".")[2]
                 if level in LEVELS:
                     yield words_of(node.args[1], file.name)
-            elif re.fullmatch(r"(.*[._])?log\.add|.*logger\.(warning|error|critical|exception)", called):
+            elif re.fullmatch(r"(.*[._])?log\.(add|note)|.*logger\.(warning|error|critical|exception)", called):
                 yield words_of(node.args[0], file.name)
 
 
