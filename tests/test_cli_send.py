@@ -23,6 +23,8 @@ from process_support import environment, terminal
 
 from fastemit import cli
 from fastemit.cli import _input
+from fastemit.cli._sending import Sending
+from fastemit.courier import Courier
 from fastemit.testing import Collector
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="no signals, pseudo-terminals and FIFOs there")
@@ -451,6 +453,40 @@ def test_a_signal_while_the_collector_fails_waits_for_the_drain_timeout(collecto
     assert result["undelivered"] == result["events"] > 0
     written = [int(json.loads(line)["tid"]) for line in failed.read_bytes().splitlines()]
     assert sorted(written) == list(range(result["events"]))
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_what_is_taken_for_a_request_and_not_in_it_is_written_too(
+    collector: Collector,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    moment: str,
+) -> None:
+    taken = threading.Event()
+    request, start_closing = Courier._request, Sending._start_closing
+
+    def late(courier: Courier, *arguments: Any) -> Any:
+        outcome = request(courier, *arguments) if moment == "after" else None
+        taken.set()
+        time.sleep(0.3)
+        return outcome or request(courier, *arguments)
+
+    def closing(sending: Sending, *arguments: Any) -> None:
+        assert taken.wait(10)
+        start_closing(sending, *arguments)
+
+    monkeypatch.setattr(Courier, "_request", late)
+    monkeypatch.setattr(Sending, "_start_closing", closing)
+    collector.respond(503, times=None)
+    path, failed = tmp_path / "events", tmp_path / "failed"
+    path.write_bytes(lines(100) + b"no line\n")
+    sent = Sent(
+        capsys, collector.url, path, "--json", "--failed", failed, "--drain-timeout", 0.01, "--on-bad-line", "stop"
+    )
+    assert (sent.result["events"], sent.result["undelivered"]) == (100, 100)
+    written = [int(json.loads(line)["tid"]) for line in failed.read_bytes().splitlines()]
+    assert sorted(written) == list(range(100))
 
 
 @posix

@@ -29,6 +29,10 @@ TICK: Final = 0.1
 _GRACE: Final = 0.3
 
 
+#: Seconds for the steps of the sender between the buffer and a request.
+_GRACE_OF_SENDER: Final = 5.0
+
+
 class _ReadInterruptedError(BaseException):
     """A signal came while the input was waited for."""
 
@@ -318,11 +322,25 @@ class Sending:
 
     def _collect(self, emitter: fastemit.Emitter) -> None:
         """Everything that is not known to be delivered."""
-        assert self._in_flight is not None
-        self._failed.write(self._in_flight.events() + emitter.event_store.event_buffer)
+        self._failed.write(self._left_in(emitter))
         if self._failed.error is not None:
             self._complain(f"the events that were not delivered could not be written: {self._failed.error.strerror}")
         self._failed.close()
+
+    def _left_in(self, emitter: fastemit.Emitter) -> list[dict[str, Any]]:
+        """The events that are queued or in a request."""
+        assert self._in_flight is not None
+        deadline = time.monotonic() + _GRACE_OF_SENDER
+        while True:
+            there = emitter.stats()
+            left: list[dict[str, Any]] = self._in_flight.events() + emitter.event_store.event_buffer
+            # The sender may be on the way with some: from the buffer to a request, or from its answer back.
+            if len(left) == there.queued_events + there.in_flight_events and emitter.stats() == there:
+                return left
+            if time.monotonic() > deadline:
+                self._complain("not all events that were not delivered could be written: some were under way")
+                return left
+            time.sleep(TICK / 10)
 
     def _on_failure(self, _: int, events: list[dict[str, Any]]) -> None:
         """Called after each pass with events that were not sent: first those that were refused, then those kept."""
