@@ -83,9 +83,9 @@ def grown(directory: Path, script: str, url: str = "-") -> list[int]:
     return told
 
 
-def flat(told: list[int]) -> bool:
+def flat(told: list[int], few_bytes: int = FEW_BYTES) -> bool:
     size, blocks, objects = told
-    assert size < FEW_BYTES, f"{size} bytes more"
+    assert size < few_bytes, f"{size} bytes more"
     assert blocks < FEW_BLOCKS, f"{blocks} blocks more"
     assert objects < FEW_BLOCKS, f"{objects} objects more"
     return True
@@ -148,7 +148,7 @@ grown(round_, {rounds})
 
 
 @measured
-@pytest.mark.parametrize(("how", "rounds"), [("cycle", 10_000), ("close", 2_000), ("drop", 2_000)])
+@pytest.mark.parametrize(("how", "rounds"), [("cycle", 20_000), ("close", 2_000), ("drop", 2_000)])
 def test_emitters_that_are_made_and_dropped(tmp_path: Path, how: str, rounds: int) -> None:
     script = f"""
 class Holder:
@@ -170,7 +170,8 @@ def round_(number):
 
 grown(round_, {rounds})
 """
-    assert flat(grown(tmp_path, script))
+    # Python 3.13 has 1 to 3 MB more after garbage, of 5,000 rounds as of 80,000.
+    assert flat(grown(tmp_path, script), 2 * FEW_BYTES)
 
 
 @measured
