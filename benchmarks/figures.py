@@ -10,6 +10,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
 
+from bench_support import SMOKE
+
 _PACKAGES: Final = ("fastemit", "orjson", "urllib3", "snowplow-tracker", "requests", "redis", "celery", "Cython")
 
 
@@ -42,7 +44,9 @@ class Figure:
 
     @property
     def passes(self) -> bool:
-        return self.value >= self.aim / self.guard if self.at_least else self.value <= self.aim * self.guard
+        # A short run is of few rounds, beside whatever else the machine of a CI does: there a limit proper is none.
+        guard = max(self.guard, 1.5) if SMOKE else self.guard
+        return self.value >= self.aim / guard if self.at_least else self.value <= self.aim * guard
 
     def check(self) -> None:
         assert self.passes, str(self)
