@@ -264,7 +264,11 @@ def test_uwsgi_tracks_each_request_and_the_start_once(recipe: MakeRecipe, thread
         app.write_text(re.sub(r"^from fastemit.*\n+emitter = .*\n", other, app.read_text(), flags=re.MULTILINE))
         assert "background=False" in app.read_text()
         ini.write_text(ini.read_text().replace("enable-threads = true\n", ""))
+    # Seen once: a worker that was still on its way to there was not told to stop, and uWSGI waited for it.
+    with (site.directory / "uwsgi.ini").open("a") as file:
+        file.write("\nhook-accepting = print:accepts\n")
     with site.run() as server:
+        server.until(lambda: server.errors.count("(accepting)") == 4)
         asked = site.load(server)
         server.process.send_signal(signal.SIGTERM)
         server.wait()
