@@ -6,12 +6,15 @@ import functools
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from emitter_support import CountingAsyncEmitter, CountingEmitter, accounted, sender_threads, until
 
 from fastemit.testing import Collector
+
+if TYPE_CHECKING:
+    from redis_server import RedisServer
 
 MakeEmitter = Callable[..., Any]
 _CLOSE_TIMEOUT = 0.01
@@ -36,6 +39,23 @@ def collector() -> Iterator[Collector]:
     """A collector of the test's own."""
     with Collector() as collector:
         yield collector
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A Redis of the module's own."""
+    from redis_server import running  # it skips what imports it where there is no package redis
+
+    with running(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture
+def rdb(server: RedisServer) -> Iterator[Any]:
+    """A client of `server`, which is empty."""
+    with server.client() as client:
+        client.flushall()
+        yield client
 
 
 @pytest.fixture(scope="session")

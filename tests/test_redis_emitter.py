@@ -6,7 +6,6 @@ import datetime
 import json
 import os
 import ssl
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +18,6 @@ from redis_server import QUICK, RedisServer, Relay, redis, running
 from reference_support import needs_reference_0_15, runner_with_0_15
 
 from fastemit import RedisEmitter
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    with running(tmp_path_factory.mktemp("redis")) as server:
-        yield server
-
-
-@pytest.fixture
-def rdb(server: RedisServer) -> Iterator[Any]:
-    with server.client() as client:
-        client.flushall()
-        yield client
 
 
 def listed(rdb: Any, key: str = "snowplow") -> list[Any]:

@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 from host_support import needs_host
 from process_support import environment
-from redis_server import RedisServer, running
+from redis_server import RedisServer
 
 from fastemit.testing import Collector
 
@@ -55,12 +53,6 @@ worker.request_shutdown()
 running.join(20)
 print(json.dumps({"sent": worker.stats().sent_events, "beats": meanwhile, "ended": running.dead}))
 """
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    with running(tmp_path_factory.mktemp("redis")) as server:
-        yield server
 
 
 def test_a_worker_is_a_greenlet_among_others(server: RedisServer, collector: Collector, tmp_path: Path) -> None:

@@ -8,31 +8,17 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from emitter_support import until
-from redis_server import QUICK, RedisServer, redis, running
+from redis_server import QUICK, RedisServer, redis
 
 from fastemit import Emitter, RedisWorker
 from fastemit.testing import Collector
 
 #: Where nobody listens.
 DOWN = "http://127.0.0.1:9"
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    with running(tmp_path_factory.mktemp("redis")) as server:
-        yield server
-
-
-@pytest.fixture
-def rdb(server: RedisServer) -> Iterator[Any]:
-    with server.client() as client:
-        client.flushall()
-        yield client
 
 
 class Counting(redis.Redis):  # type: ignore[misc]

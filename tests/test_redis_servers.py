@@ -24,19 +24,6 @@ DEAD = "{snowplow}:dead"
 DOWN = "http://127.0.0.1:9"
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    with running(tmp_path_factory.mktemp("redis")) as server:
-        yield server
-
-
-@pytest.fixture
-def rdb(server: RedisServer) -> Iterator[Any]:
-    with server.client() as client:
-        client.flushall()
-        yield client
-
-
 def put(rdb: Any, count: int, key: str = "snowplow") -> None:
     rdb.rpush(key, *[json.dumps({"e": "pv", "n": str(number)}) for number in range(count)])
 

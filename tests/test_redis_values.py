@@ -9,14 +9,13 @@ import enum
 import json
 import threading
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from emitter_support import until
 from host_support import needs_host
-from redis_server import RedisServer, running
+from redis_server import RedisServer
 from reference_support import needs_reference_0_15, runner_with_0_15
 
 from fastemit import Emitter, RedisEmitter, RedisWorker
@@ -67,19 +66,6 @@ ORDINARY = [
     (1, 2),
     {"a": {"b": None}},
 ]
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    with running(tmp_path_factory.mktemp("redis")) as server:
-        yield server
-
-
-@pytest.fixture
-def rdb(server: RedisServer) -> Iterator[Any]:
-    with server.client() as client:
-        client.flushall()
-        yield client
 
 
 @pytest.mark.parametrize("value", OTHERS, ids=repr)

@@ -31,19 +31,6 @@ PATIENCE = 30.0
 MakeWorker = Callable[..., RedisWorker]
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    with running(tmp_path_factory.mktemp("redis")) as server:
-        yield server
-
-
-@pytest.fixture
-def rdb(server: RedisServer) -> Iterator[Any]:
-    with server.client() as client:
-        client.flushall()
-        yield client
-
-
 def event(number: int) -> str:
     return json.dumps({"e": "pv", "p": "srv", "tv": "test", "n": str(number)})
 
