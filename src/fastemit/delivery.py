@@ -153,7 +153,8 @@ class Delivery:
                 self._hooks.flush_if_reached(self.request_flush)
             if self._inline or (was_manual and not self._schedule.manual):
                 self.reconsider()
-        self.report.tell_faults()
+        if self.report.untold_faults:
+            self.report.tell_faults()
 
     def _start(self) -> None:
         with self._lock:

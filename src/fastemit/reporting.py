@@ -50,7 +50,7 @@ class Reporter:
     def start_over(self, lock: threading.RLock) -> None:
         """Count from 0, under `lock`, which is the delivery's: see there why it is one."""
         self.log = ThrottledLog()
-        self._untold_faults = False
+        self.untold_faults = False
         self._lock = lock
         self._requests = 0
         self._failed_requests = 0
@@ -83,12 +83,12 @@ class Reporter:
     def store_fault(self, what: str) -> None:
         """An event store of the user's did something wrong; to be told by `tell_faults`, as the lock is held now."""
         if self.log.note("event store at fault", what):
-            self._untold_faults = True
+            self.untold_faults = True
 
     def tell_faults(self) -> None:
         """Log what `store_fault` noted. The caller holds no lock."""
-        if self._untold_faults:
-            self._untold_faults = False
+        if self.untold_faults:
+            self.untold_faults = False
             self.log.write()
 
     def stats(self, buffer: EventBuffer, retry_delay: float) -> EmitterStats:
