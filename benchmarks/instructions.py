@@ -38,9 +38,9 @@ from fastemit._buffer import EventBuffer
 COUNT, A_BATCH = int(sys.argv[1]), 500
 """
 _CYCLE = """
-from fastemit.delivery import Delivery
-from fastemit.outcome import Outcome
-from fastemit.reporting import Reporter
+from fastemit._delivery.delivery import Delivery
+from fastemit._interfaces import Outcome
+from fastemit._delivery.reporting import Reporter
 
 class Taken:
     timeout = None

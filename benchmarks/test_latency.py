@@ -22,7 +22,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from servers import Server
 
 import fastemit
-from fastemit.retry import Backoff
+from fastemit._delivery.retry import Backoff
 
 ROUNDS = 5 if SMOKE else 7
 SECONDS = 0.15 if SMOKE else 0.5  # of a round

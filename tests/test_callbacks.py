@@ -14,7 +14,7 @@ import pytest
 from delivery_support import DEADLINE, Rig, Running, eventually, numbers, put, rigged, within
 
 from fastemit import Emitter
-from fastemit.reporting import Reporter
+from fastemit._delivery.reporting import Reporter
 
 
 @pytest.fixture

@@ -22,9 +22,9 @@ from delivery_support import eventually
 from process_support import environment, terminal
 
 from fastemit import cli
+from fastemit._delivery.passes import Courier
 from fastemit.cli import _input
 from fastemit.cli._sending import Sending
-from fastemit.courier import Courier
 from fastemit.testing import Collector
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="no signals, pseudo-terminals and FIFOs there")

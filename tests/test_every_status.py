@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from delivery_support import OK, RawServer, Rig, put, rigged, within
 
-from fastemit import schedule
-from fastemit.retry import Backoff
+from fastemit._delivery import schedule
+from fastemit._delivery.retry import Backoff
 
 CODES = range(101, 600)
 REJECTED = {400, 401, 403, 410, 422}

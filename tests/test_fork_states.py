@@ -298,7 +298,7 @@ def test_events_of_the_parent_s_fork_hooks_are_the_parent_s(run: WatchedScript, 
 
 def test_a_child_notices_its_fork_once(run: WatchedScript) -> None:
     assert run("""
-    from fastemit import lifecycle
+    from fastemit._process import lifecycle
     emitter = Emitter(URL)
     put(emitter)
     child = os.fork()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from delivery_support import Rig, Running, put, rigged
 
-from fastemit.retry import MIN_DELAY
+from fastemit._delivery.retry import MIN_DELAY
 
 #: Shorter than anything a request or a callback takes.
 TINY = 1e-6

@@ -39,12 +39,15 @@ def rig() -> Iterator[Rig]:
 
 
 class Interrupter:
-    """Raises `Interrupted` at the `at`-th point at which a signal handler may run in these files of fastemit."""
+    """Raises `Interrupted` at the `at`-th point at which a signal handler may run in these files.
+
+    Each is a path, or the name of a module of the delivery.
+    """
 
     def __init__(self, at: int, files: tuple[str, ...]) -> None:
         self.points = 0
         self._at = at
-        self._files = tuple(name if name.endswith(".py") else f"{HERE}/{name}.py" for name in files)
+        self._files = tuple(name if name.endswith(".py") else f"{HERE}/_delivery/{name}.py" for name in files)
         self._previous: dict[FrameType, str] = {}
 
     def __enter__(self) -> Interrupter:

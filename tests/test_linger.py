@@ -13,7 +13,7 @@ from delivery_support import eventually, put
 from emitter_support import CountingAsyncEmitter
 
 from fastemit import AsyncEmitter
-from fastemit.schedule import LINGER, Schedule, Turn
+from fastemit._delivery.schedule import LINGER, Schedule, Turn
 from fastemit.testing import Collector
 
 NOW = 1_000.0

@@ -22,8 +22,8 @@ import urllib3
 from delivery_support import OK, RawServer, Rig, answering, numbers, put, rigged, run_script, within
 from faulty_network import LINGER_0
 
-from fastemit import schedule
-from fastemit.retry import Backoff
+from fastemit._delivery import schedule
+from fastemit._delivery.retry import Backoff
 
 GIB = 1 << 30
 

@@ -20,9 +20,9 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 import fastemit
 from fastemit._buffer import DROPPED_FOR
+from fastemit._transport.http import DEFAULT_TIMEOUT
 from fastemit.contrib.prometheus import EmitterCollector
 from fastemit.testing import Collector
-from fastemit.transport import DEFAULT_TIMEOUT
 
 MakeEmitter = Callable[..., Any]
 PAGES = ["index", "quick-start", "migrate", "testing", "monitoring", "troubleshooting"]

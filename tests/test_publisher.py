@@ -18,7 +18,7 @@ def test_dropping_a_connection_leaves_the_default_timeout_of_sockets_alone(
     """kombu's own way sets it for a moment; of two threads that do so at once one puts back what the other has set."""
     from celery import Celery
 
-    from fastemit.publisher import Publisher
+    from fastemit.celery.transport import Publisher
 
     app: Any = Celery(broker=broker)
     connection = app.connection_for_write()

@@ -191,7 +191,7 @@ def test_a_worker_can_be_run_again(rdb: Any, collector: Collector) -> None:
 
 
 def test_an_event_without_room_is_read_once(rdb: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from fastemit import redis_worker
+    from fastemit.redis import redis_worker
 
     read: list[bytes] = []
     original = redis_worker._event_of

@@ -17,7 +17,7 @@ from redis_server import QUICK, RedisServer, Relay, redis, running
 from store_support import ROOT
 
 from fastemit import Emitter, RedisEmitter, RedisWorker
-from fastemit.redis_list import client_of
+from fastemit.redis.scripts import client_of
 from fastemit.testing import Collector
 
 DEAD = "{snowplow}:dead"
@@ -218,7 +218,7 @@ def test_the_commands_of_the_documentation_are_all_that_a_worker_needs(
 
 
 def test_no_command_of_the_documentation_is_one_too_many(rdb: Any, collector: Collector, limited: Any) -> None:
-    from fastemit import redis_list
+    from fastemit.redis import scripts as redis_list
 
     scripts = redis_list.TAKE + redis_list.SETTLE + redis_list.MOVE + redis_list.RECOVER
     called = set(re.findall(r"redis\.call\('([A-Z]+)'", scripts))

@@ -19,7 +19,7 @@ from redis_server import RedisServer
 from reference_support import needs_reference_0_15, runner_with_0_15
 
 from fastemit import Emitter, RedisEmitter, RedisWorker
-from fastemit.redis import encode
+from fastemit.redis.redis_emitter import encode
 from fastemit.testing import Collector
 
 

@@ -22,7 +22,7 @@ from redis_server import QUICK, RedisServer, Relay, redis, running
 from reference_support import needs_reference_0_15, runner_with_0_15
 
 from fastemit import AsyncEmitter, Emitter, RedisEmitter, RedisWorker
-from fastemit.redis_list import beside
+from fastemit.redis.scripts import beside
 from fastemit.testing import Collector
 
 DEAD = "{snowplow}:dead"

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastemit._buffer import EventBuffer
-from fastemit.endpoint import parse_endpoint
-from fastemit.relay import Destination, Part, Relay
+from fastemit._transport.endpoint import parse_endpoint
+from fastemit.celery.worker import Destination, Part, Relay
 from fastemit.testing import Collector
 
 EVENTS = st.lists(st.dictionaries(st.text(max_size=5), st.text(max_size=20), max_size=4), min_size=2, max_size=9)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fastemit.retry import Backoff, Verdict, is_poison_sign, judge, retry_after_seconds
+from fastemit._delivery.retry import Backoff, Verdict, is_poison_sign, judge, retry_after_seconds
 
 NOW = 1_700_000_000.0
 SENT, REJECTED, SPLIT, KEEP = Verdict.SENT, Verdict.REJECTED, Verdict.SPLIT, Verdict.KEEP

@@ -8,8 +8,8 @@ import pytest
 from buffer_support import make_buffer, of_size
 
 from fastemit._buffer import EventBuffer
-from fastemit.retry import Backoff
-from fastemit.schedule import EXIT, FOREVER, MAX_PATIENCE, MIN_CLOSING_DELAY, TRIM_AFTER, Schedule, Turn
+from fastemit._delivery.retry import Backoff
+from fastemit._delivery.schedule import EXIT, FOREVER, MAX_PATIENCE, MIN_CLOSING_DELAY, TRIM_AFTER, Schedule, Turn
 
 NOW = 1_700_000_000.0
 

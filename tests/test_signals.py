@@ -17,7 +17,7 @@ import requests
 from delivery_support import DEADLINE, Rig, Running, eventually, numbers, put, rigged, within
 
 from fastemit import Emitter
-from fastemit.signals import of_signal_handler
+from fastemit._signals import of_signal_handler
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="needs a signal of the user's")
 

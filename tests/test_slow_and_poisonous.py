@@ -13,8 +13,8 @@ from conftest import MakeEmitter
 from emitter_support import DEADLINE, QUICK, Recorder, feed, numbered, numbers, until
 from faulty_network import FaultyNetwork
 
-from fastemit import schedule
-from fastemit.retry import Backoff
+from fastemit._delivery import schedule
+from fastemit._delivery.retry import Backoff
 from fastemit.testing import Collector, Request
 
 FIVE_THOUSAND = 5000

@@ -13,7 +13,7 @@ from emitter_support import accounted
 from store_support import Event, FrontStore, ListStore, PeekStore
 
 from fastemit import Emitter, EmitterStats
-from fastemit.retry import POISON_AFTER
+from fastemit._delivery.retry import POISON_AFTER
 
 
 @pytest.fixture

@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 from delivery_support import OK, PROXY_VARIABLES, RawServer, Rig, answering, put, rigged, silent, within
 
-from fastemit import connections, transport
-from fastemit.endpoint import parse_endpoint
-from fastemit.outcome import Outcome
+from fastemit._interfaces import Outcome
+from fastemit._transport import connections
+from fastemit._transport import http as transport
+from fastemit._transport.endpoint import parse_endpoint
+from fastemit._transport.http import HttpTransport
 from fastemit.testing import Collector
-from fastemit.transport import HttpTransport
 
 TIMEOUT = (2.0, 0.2)
 RST = struct.pack("ii", 1, 0)

@@ -18,10 +18,11 @@ import trustme
 import urllib3
 from delivery_support import PROXY_VARIABLES, RawServer, Rig, answering, put, read_request, rigged, silent, within
 
-from fastemit import Emitter, __version__, trust
-from fastemit.endpoint import parse_endpoint
-from fastemit.outcome import Outcome
-from fastemit.transport import HttpTransport
+from fastemit import Emitter, __version__
+from fastemit._interfaces import Outcome
+from fastemit._transport import tls as trust
+from fastemit._transport.endpoint import parse_endpoint
+from fastemit._transport.http import HttpTransport
 
 CA_VARIABLES = ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"]
 

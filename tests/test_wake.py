@@ -17,9 +17,10 @@ from typing import Any
 import pytest
 from delivery_support import Running, eventually
 
-from fastemit import AsyncEmitter, Emitter, delivery
-from fastemit.outcome import Outcome
-from fastemit.waiting import Inbox
+from fastemit import AsyncEmitter, Emitter
+from fastemit._delivery import delivery
+from fastemit._delivery.waiting import Inbox
+from fastemit._interfaces import Outcome
 
 #: Seconds until a wake is taken for lost.
 DEADLINE = 4.0

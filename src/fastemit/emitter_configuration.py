@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_args, overload
 
-from fastemit import checks
 from fastemit._buffer import MAX_REQUEST_BYTES, MIN_REQUEST_BYTES
+from fastemit._settings import checks
 from fastemit.stats import logger
 from fastemit.typing import FailureCallback, Overflow, RequestTimeout, SuccessCallback
 

@@ -8,19 +8,14 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from fastemit import checks
 from fastemit._buffer import MAX_REQUEST_BYTES, MIN_REQUEST_BYTES, EventBuffer, Intake
-from fastemit.delivery import Delivery
-from fastemit.draining import Draining
-from fastemit.endpoint import Endpoint, parse_endpoint
+from fastemit._delivery import HOOK_NAMES, Delivery, Draining, Hooks, Reporter
+from fastemit._interfaces import Transport
+from fastemit._settings import checks
+from fastemit._stores import StoreBuffer
+from fastemit._transport import Endpoint, SessionTransport, parse_endpoint
 from fastemit.event_store import DEFAULT_BUFFER_CAPACITY, EventStore, InMemoryEventStore
-from fastemit.hooks import NAMES as HOOK_NAMES
-from fastemit.hooks import Hooks
-from fastemit.outcome import Transport
-from fastemit.reporting import Reporter
-from fastemit.session import SessionTransport
 from fastemit.stats import EmitterStats
-from fastemit.store_buffer import StoreBuffer
 from fastemit.typing import (
     FailureCallback,
     HttpProtocol,
@@ -199,7 +194,7 @@ class Emitter(Intake, Draining):
         if session is not None:
             return SessionTransport(session, address, timeout, headers)
         # Here, not above: urllib3 opens a socket when it is imported (to see whether there is IPv6).
-        from fastemit.transport import HttpTransport
+        from fastemit._transport import HttpTransport
 
         return HttpTransport(
             address,

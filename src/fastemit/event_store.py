@@ -7,8 +7,8 @@ import sys
 import threading
 from typing import Any, Protocol, runtime_checkable
 
-from fastemit import checks
 from fastemit._buffer import Batch, EventBuffer, KeptEvent
+from fastemit._settings import checks
 from fastemit.stats import logger as fastemit_logger
 from fastemit.typing import PayloadDict, PayloadDictList
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from fastemit.signals import raise_of_signal_handler
+from fastemit._signals import raise_of_signal_handler
 
 logger: logging.Logger = logging.getLogger("fastemit")
 logger.addHandler(logging.NullHandler())

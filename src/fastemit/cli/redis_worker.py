@@ -105,7 +105,7 @@ def _work(worker: RedisWorker, args: argparse.Namespace) -> int:
 def _worker(args: argparse.Namespace) -> RedisWorker:
     # The error of the first says what to install.
     from fastemit import AsyncEmitter, RedisWorker
-    from fastemit.redis_list import client_of
+    from fastemit.redis.scripts import client_of
 
     emitter = AsyncEmitter(
         args.collector,

@@ -156,7 +156,7 @@ def run(args: argparse.Namespace) -> int:
 def _emitter(args: argparse.Namespace) -> Any:
     """An emitter for this run, or None. Raises `ValueError` for what is wrong with its arguments."""
     import fastemit
-    from fastemit.endpoint import parse_endpoint
+    from fastemit._transport import parse_endpoint
 
     if args.dry_run:
         parse_endpoint(args.collector)

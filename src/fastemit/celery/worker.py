@@ -15,12 +15,11 @@ from typing import Any, Final
 
 import orjson
 
-from fastemit import checks
-from fastemit.endpoint import Endpoint
-from fastemit.outcome import Outcome, Transport
-from fastemit.retry import POISON_AFTER, Verdict, is_poison_sign, judge, retry_after_seconds
+from fastemit._delivery import POISON_AFTER, Verdict, is_poison_sign, judge, retry_after_seconds
+from fastemit._interfaces import Outcome, Transport
+from fastemit._settings import checks
+from fastemit._transport import Endpoint, HttpTransport
 from fastemit.stats import ThrottledLog, described
-from fastemit.transport import HttpTransport
 from fastemit.typing import Method
 
 #: Ends each event of a POST body. A value cannot hold it: quotes inside of one are escaped.

@@ -19,7 +19,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from fastemit.outcome import DEFAULT_TIMEOUT
+from fastemit._interfaces import DEFAULT_TIMEOUT
 
 #: What a step of a worker answers that is taken for dead, or whose in-flight list is not as long as it thinks.
 LOST: Final = -1

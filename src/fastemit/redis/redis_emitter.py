@@ -1,7 +1,4 @@
-"""`RedisEmitter`, which puts events into a Redis list, and `RedisWorker`, which takes them out and sends them.
-
-docs/scaling.md says what is guaranteed, how to run workers, and what to watch.
-"""
+"""`RedisEmitter`, which puts events into a Redis list."""
 
 from __future__ import annotations
 
@@ -14,32 +11,20 @@ from dataclasses import replace
 from typing import Any, Final, get_args
 
 import orjson
+import redis
 
-try:
-    import redis
-except ModuleNotFoundError as error:
-    if error.name != "redis":
-        raise
-    raise ImportError(
-        'fastemit.RedisEmitter and fastemit.RedisWorker need the package redis: pip install "fastemit[redis]"',
-        name=error.name,
-    ) from error
-
-from fastemit import checks
 from fastemit._buffer import MAX_REQUEST_BYTES, MIN_REQUEST_BYTES, EventBuffer, KeptEvent, is_plain
-from fastemit.delivery import Delivery
-from fastemit.draining import Draining
+from fastemit._delivery import Delivery, Draining, Reporter
+from fastemit._interfaces import Outcome
+from fastemit._settings import checks
+from fastemit._stores import BatchAround, BufferAround
 from fastemit.emitters import DEFAULT_BUFFER_BYTES, DEFAULT_REQUEST_BYTES
 from fastemit.event_store import DEFAULT_BUFFER_CAPACITY
-from fastemit.outcome import Outcome
-from fastemit.redis_list import client_of, key_name
-from fastemit.redis_worker import RedisWorker
-from fastemit.reporting import Reporter
-from fastemit.source_buffer import BatchAround, BufferAround
+from fastemit.redis.scripts import client_of, key_name
 from fastemit.stats import EmitterStats, described
 from fastemit.typing import Overflow, Payload
 
-__all__ = ["RedisEmitter", "RedisWorker"]
+__all__ = ["RedisEmitter"]
 
 #: What orjson would write in a way of its own, where `str` is asked for.
 _AS_STR: Final = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS

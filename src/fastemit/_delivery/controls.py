@@ -6,8 +6,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal
 
-from fastemit import checks
-from fastemit.delivery import Delivery
+from fastemit._delivery.delivery import Delivery
+from fastemit._settings import checks
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -14,18 +14,16 @@ from typing import Any, Final
 
 import orjson
 
-from fastemit import checks
 from fastemit._buffer import EventBuffer
-from fastemit.delivery import Delivery
+from fastemit._delivery import Delivery, Inbox, Reporter
+from fastemit._settings import checks
+from fastemit._signals import raise_of_signal_handler
+from fastemit._stores import BatchAround, BufferAround
 from fastemit.emitters import DEFAULT_BUFFER_BYTES, Emitter
 from fastemit.event_store import DEFAULT_BUFFER_CAPACITY
-from fastemit.redis_list import LOST, InFlight, client_of, key_name
-from fastemit.reporting import Reporter
-from fastemit.signals import raise_of_signal_handler
-from fastemit.source_buffer import BatchAround, BufferAround
+from fastemit.redis.scripts import LOST, InFlight, client_of, key_name
 from fastemit.stats import EmitterStats, described
 from fastemit.typing import FailureCallback, SuccessCallback
-from fastemit.waiting import Inbox
 
 #: Events that one script takes at the most: Redis serves nobody else meanwhile.
 TAKE_EVENTS: Final = 2000

@@ -6,7 +6,7 @@ import weakref
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from fastemit.outcome import Outcome
+from fastemit._interfaces import Outcome
 
 #: Methods that the delivery calls by the emitter's name for them where they are not its own.
 NAMES: Final = ("http_post", "http_get", "send_events", "flush", "reached_limit")

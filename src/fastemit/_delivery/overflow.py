@@ -7,10 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 from fastemit._buffer import EventBuffer
-from fastemit.reporting import Reporter
-from fastemit.retry import Backoff
+from fastemit._delivery.reporting import Reporter
+from fastemit._delivery.retry import Backoff
+from fastemit._delivery.waiting import STARVING_AFTER, Guard, Inbox, RoomQueue
 from fastemit.typing import Overflow
-from fastemit.waiting import STARVING_AFTER, Guard, Inbox, RoomQueue
 
 
 class Admission:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import quote, unquote, urlsplit
 
-from fastemit import checks
+from fastemit._settings import checks
 
 PATHS: Final = {"post": "/com.snowplowanalytics.snowplow/tp2", "get": "/i"}
 _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")

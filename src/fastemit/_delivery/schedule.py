@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from fastemit._buffer import EventBuffer
-from fastemit.retry import Backoff
+from fastemit._delivery.retry import Backoff
 
 #: Seconds after the last request until memory that a burst needed is given back.
 TRIM_AFTER: Final = 1.0

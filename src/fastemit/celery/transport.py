@@ -7,8 +7,8 @@ from collections import deque
 from dataclasses import replace
 from typing import Any, Final
 
-from fastemit.outcome import Outcome
-from fastemit.relay import Destination
+from fastemit._interfaces import Outcome
+from fastemit.celery.worker import Destination
 from fastemit.stats import described
 from fastemit.typing import Method
 

@@ -18,16 +18,16 @@ from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 from fastemit._buffer import Batch, EventBuffer
-from fastemit.admission import Admission
-from fastemit.hooks import Hooks, answered_by_hook
-from fastemit.outcome import Outcome, Transport
-from fastemit.reporting import Reporter
-from fastemit.retry import POISON_AFTER, Verdict, is_poison_sign, judge, retry_after_seconds
-from fastemit.schedule import FOREVER, Schedule, Turn
-from fastemit.signals import of_signal_handler, raise_of_signal_handler
+from fastemit._delivery.overflow import Admission
+from fastemit._delivery.overrides import Hooks, answered_by_hook
+from fastemit._delivery.reporting import Reporter
+from fastemit._delivery.retry import POISON_AFTER, Verdict, is_poison_sign, judge, retry_after_seconds
+from fastemit._delivery.schedule import FOREVER, Schedule, Turn
+from fastemit._delivery.waiting import Flush, Guard
+from fastemit._interfaces import Outcome, Transport
+from fastemit._signals import of_signal_handler, raise_of_signal_handler
 from fastemit.stats import described
 from fastemit.typing import PayloadDictList
-from fastemit.waiting import Flush, Guard
 
 #: Called with the number of the first of some events, how many they are, and their verdict.
 Note: TypeAlias = Callable[[int, int, Verdict], None]

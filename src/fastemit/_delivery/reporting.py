@@ -9,8 +9,8 @@ from collections.abc import Callable
 from typing import Any
 
 from fastemit._buffer import Batch, EventBuffer
-from fastemit.outcome import Outcome
-from fastemit.signals import raise_of_signal_handler
+from fastemit._interfaces import Outcome
+from fastemit._signals import raise_of_signal_handler
 from fastemit.stats import EmitterStats, ThrottledLog, described, logger, say
 from fastemit.typing import FailureCallback, SuccessCallback
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from fastemit._buffer import Batch, KeptEvent
-from fastemit.source_buffer import BatchAround
+from fastemit._stores.wrapped import BatchAround
 from fastemit.typing import PayloadDict
 
 

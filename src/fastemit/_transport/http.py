@@ -17,16 +17,16 @@ import urllib3
 from urllib3.exceptions import HTTPError, LocationParseError, ProtocolError, ReadTimeoutError
 from urllib3.util import Timeout, make_headers, parse_url
 
+from fastemit._interfaces import ANSWER_LIMIT, CONTENT_TYPE, DEFAULT_TIMEOUT, Outcome
+from fastemit._process import renew_pools
+from fastemit._signals import raise_of_signal_handler
+from fastemit._transport.connections import Exchange, pool_classes
+from fastemit._transport.tls import tls_context
 from fastemit._version import __version__
-from fastemit.connections import Exchange, pool_classes
-from fastemit.lifecycle import renew_pools
-from fastemit.outcome import ANSWER_LIMIT, CONTENT_TYPE, DEFAULT_TIMEOUT, Outcome
-from fastemit.signals import raise_of_signal_handler
 from fastemit.stats import described_without_secrets
-from fastemit.trust import tls_context
 
 if TYPE_CHECKING:
-    from fastemit.endpoint import Endpoint
+    from fastemit._transport.endpoint import Endpoint
 
 
 def proxy_for(endpoint: Endpoint) -> str | None:

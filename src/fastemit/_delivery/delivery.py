@@ -13,18 +13,18 @@ import weakref
 from collections.abc import Callable
 from typing import Any, Final
 
-from fastemit import lifecycle
 from fastemit._buffer import NOTIFY_ALWAYS, NOTIFY_NEVER, NOTIFY_WHEN_DUE, EventBuffer
-from fastemit.admission import Admission
-from fastemit.courier import Courier
-from fastemit.hooks import Hooks
-from fastemit.outcome import Outcome, Transport
-from fastemit.reporting import Reporter
-from fastemit.schedule import FOREVER, LINGER, Exit, Schedule, Tick, Turn
-from fastemit.signals import raise_of_signal_handler
+from fastemit._delivery.overflow import Admission
+from fastemit._delivery.overrides import Hooks
+from fastemit._delivery.passes import Courier
+from fastemit._delivery.reporting import Reporter
+from fastemit._delivery.schedule import FOREVER, LINGER, Exit, Schedule, Tick, Turn
+from fastemit._delivery.waiting import Flush, Guard, Inbox, OneSends
+from fastemit._interfaces import Outcome, Transport
+from fastemit._process import lifecycle
+from fastemit._signals import raise_of_signal_handler
 from fastemit.stats import EmitterStats, described, say
 from fastemit.typing import Overflow, Payload, PayloadDictList
-from fastemit.waiting import Flush, Guard, Inbox, OneSends
 
 #: Seconds that a sender waits after an error that should not happen.
 AFTER_A_FAULT: Final = 1.0

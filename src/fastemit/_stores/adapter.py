@@ -13,11 +13,10 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from fastemit._buffer import NOTIFY_ALWAYS, NOTIFY_WHEN_DUE, EventBuffer, KeptEvent
+from fastemit._delivery import FOREVER, POISON_AFTER
+from fastemit._stores.batch import Refused, StoreBatch
 from fastemit.event_store import EventStore, InMemoryEventStore
-from fastemit.retry import POISON_AFTER
-from fastemit.schedule import FOREVER
 from fastemit.stats import described
-from fastemit.store_batch import Refused, StoreBatch
 from fastemit.typing import PayloadDict
 
 #: Seconds for which a store that failed, or said that it has events and then gave none, is left alone.

@@ -12,13 +12,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlencode
 
-from fastemit.lifecycle import renew_pools
-from fastemit.outcome import ANSWER_LIMIT, CONTENT_TYPE, DEFAULT_TIMEOUT, Outcome
-from fastemit.signals import raise_of_signal_handler
+from fastemit._interfaces import ANSWER_LIMIT, CONTENT_TYPE, DEFAULT_TIMEOUT, Outcome
+from fastemit._process import renew_pools
+from fastemit._signals import raise_of_signal_handler
 from fastemit.stats import described_without_secrets, say
 
 if TYPE_CHECKING:
-    from fastemit.endpoint import Endpoint
+    from fastemit._transport.endpoint import Endpoint
 
 
 class SessionTransport:

@@ -1,0 +1,162 @@
+"""`CeleryEmitter`, whose events are sent by Celery workers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from fastemit._interfaces import Transport
+from fastemit._settings import checks
+from fastemit._transport import Endpoint
+from fastemit.celery.tasks import TASK, app
+from fastemit.celery.transport import Publisher
+from fastemit.celery.worker import Destination
+from fastemit.emitters import DEFAULT_BUFFER_BYTES, DEFAULT_REQUEST_BYTES, Emitter
+from fastemit.event_store import EventStore
+from fastemit.typing import HttpProtocol, Method, Overflow, RequestTimeout
+
+__all__ = ["CeleryEmitter"]
+
+
+class CeleryEmitter(Emitter):
+    """An `Emitter` that hands its batches to Celery workers, which send them by the same rules.
+
+    The positional parameters are those of `snowplow_tracker.CeleryEmitter`, in its order. `input`, the buffer, `flush`
+    and `close` are those of `Emitter`, with the broker in the collector's place: an event counts as sent once its
+    batch is a task in the broker (`stats().last_status` is 202 then), and a broker that is down is waited for.
+
+    Args:
+        endpoint, protocol, port, method, batch_size, byte_limit: as for `Emitter`.
+        request_timeout, max_retry_delay_seconds, custom_retry_codes, headers: as for `Emitter`. They, and a user and
+            password in `endpoint`, travel with each batch: the worker sends by them.
+        ca_certs: as for `Emitter`, a path on the worker's machine.
+        celery_app: a Celery app of yours, whose workers then need `include=["fastemit.celery"]`. Default: `app` of
+            `fastemit.celery`.
+        on_success, on_failure: not to be had: the worker, which knows the outcome, is another process.
+        buffer_capacity, event_store, overflow, max_buffer_bytes, shutdown_timeout: as for `Emitter`.
+        background, flush_interval: as for `Emitter`.
+        max_request_bytes: as for `Emitter`. Amazon SQS takes messages of 256 KiB: 120,000 or less there.
+
+    Raises:
+        TypeError, ValueError: naming the argument, the value and what is allowed.
+
+    Thread safety: as `Emitter`.
+    """
+
+    def __init__(
+        self,
+        endpoint: str,
+        protocol: HttpProtocol = "https",
+        port: int | None = None,
+        method: Method = "post",
+        batch_size: int | None = None,
+        byte_limit: int | None = None,
+        *,
+        on_success: None = None,
+        on_failure: None = None,
+        request_timeout: RequestTimeout | None = None,
+        max_retry_delay_seconds: float = 60,
+        buffer_capacity: int | None = None,
+        custom_retry_codes: Mapping[int, bool] | None = None,
+        event_store: EventStore | None = None,
+        overflow: Overflow = "backpressure",
+        max_buffer_bytes: int = DEFAULT_BUFFER_BYTES,
+        max_request_bytes: int = DEFAULT_REQUEST_BYTES,
+        shutdown_timeout: float = 5.0,
+        background: bool = True,
+        flush_interval: float | None = None,
+        headers: Mapping[str, str] | None = None,
+        ca_certs: str | os.PathLike[str] | None = None,
+        celery_app: Any = None,
+    ) -> None:
+        _no_callback("on_success", on_success)
+        _no_callback("on_failure", on_failure)
+        if celery_app is not None:
+            checks.has_methods(
+                "celery_app", celery_app, ("connection_for_write", "send_task"), "None or a celery.Celery"
+            )
+        if ca_certs is not None and not isinstance(ca_certs, (str, os.PathLike)):
+            raise TypeError(f"ca_certs must be a path on the worker's machine, not {type(ca_certs).__name__}")
+        self._app = app if celery_app is None else celery_app
+        self._retry_codes = checks.retry_codes("custom_retry_codes", custom_retry_codes)
+        self._max_bytes = max_request_bytes
+        self._worker_ca_certs = None if ca_certs is None else os.fsdecode(ca_certs)
+        super().__init__(
+            endpoint=endpoint,
+            protocol=protocol,
+            port=port,
+            method=method,
+            batch_size=batch_size,
+            byte_limit=byte_limit,
+            request_timeout=request_timeout,
+            max_retry_delay_seconds=max_retry_delay_seconds,
+            buffer_capacity=buffer_capacity,
+            event_store=event_store,
+            overflow=overflow,
+            max_buffer_bytes=max_buffer_bytes,
+            max_request_bytes=max_request_bytes,
+            shutdown_timeout=shutdown_timeout,
+            background=background,
+            flush_interval=flush_interval,
+            headers=headers,
+        )
+
+    def _make_transport(
+        self,
+        address: Endpoint,
+        timeout: tuple[float, float] | None,
+        headers: dict[str, str],
+        ca_certs: str | None,
+        session: Any,
+        pool_manager: Any,
+    ) -> Transport:
+        destination = Destination(
+            address,
+            self.method,
+            timeout,
+            headers,
+            self._worker_ca_certs,
+            self.max_retry_delay_seconds,
+            self._retry_codes,
+            self._max_bytes,
+        )
+        self._publisher = Publisher(self._app.tasks[TASK], destination)
+        return self._publisher
+
+    @property
+    def on_success(self) -> None:
+        """None: the outcome is known to the worker, which is another process."""
+        return None
+
+    @on_success.setter
+    def on_success(self, value: None) -> None:
+        _no_callback("on_success", value)
+
+    @property
+    def on_failure(self) -> None:
+        """None: the outcome is known to the worker, which is another process."""
+        return None
+
+    @on_failure.setter
+    def on_failure(self, value: None) -> None:
+        _no_callback("on_failure", value)
+
+    @property
+    def custom_retry_codes(self) -> dict[int, bool]:
+        """A copy of the exceptions to the retry rules; assign to change them, for batches published from then on."""
+        return dict(self._publisher.destination.retry_codes)
+
+    @custom_retry_codes.setter
+    def custom_retry_codes(self, value: Mapping[int, bool] | None) -> None:
+        codes = checks.retry_codes("custom_retry_codes", value)
+        self._publisher.destination = replace(self._publisher.destination, retry_codes=codes)
+
+
+def _no_callback(name: str, value: object) -> None:
+    if value is not None:
+        raise TypeError(
+            f"{name} must be None with a CeleryEmitter: what becomes of the events is known to the worker, "
+            "which is another process"
+        )
