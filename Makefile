@@ -36,7 +36,7 @@ $(VENV)/.installed: $(VENV)/.created $(SOURCES)
 	@echo "Installing the test tools and building the extension (a minute the first time)"
 	@$(BIN)/python -m pip install -qq --group test --group hosts
 	@# Beside the newest reference, the one whose documentation is kept to; tests run it in a process of its own.
-	@$(BIN)/python tests/install_reference.py
+	@$(BIN)/python tests/support/install_reference.py
 	@$(BIN)/python -m pip install -qq --editable .
 	@touch $@
 
@@ -70,11 +70,11 @@ SEED ?=
 
 .PHONY: soak
 soak: $(VENV)/.installed  ## random load, faults, forks and restarts, and books event by event; MINUTES=10, SEED=<seed>
-	@$(BIN)/python tests/soak.py --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+	@$(BIN)/python -m tests.stress.soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 .PHONY: fault-matrix
 fault-matrix: $(VENV)/.installed  ## print the table of docs/guarantees.md: what each fault of a network costs
-	@$(BIN)/python tests/fault_matrix.py $(ARGS)
+	@$(BIN)/python -m tests.stress.fault_matrix $(ARGS)
 
 .PHONY: sanitize
 sanitize: $(VENV)/.installed  ## run the buffer's tests under AddressSanitizer and UBSan, on a build with assertions
@@ -83,7 +83,7 @@ sanitize: $(VENV)/.installed  ## run the buffer's tests under AddressSanitizer a
 SECONDS ?= 60
 .PHONY: fuzz
 fuzz: $(VENV)/.installed  ## fuzz the buffer against its model; SECONDS=60, ARGS=<seed>
-	@cd tests && ../$(BIN)/python buffer_fuzz.py $(SECONDS) $(ARGS)
+	@$(BIN)/python -m tests.support.buffer_fuzz $(SECONDS) $(ARGS)
 
 .PHONY: coverage
 coverage:  ## run the tests and tell which lines they reach, the extension's too; `make rebuild` ends the tracing

@@ -11,11 +11,10 @@ import pytest
 from bench_support import PAGE_VIEW, SMOKE, interleaved, medians
 from pytest_benchmark.fixture import BenchmarkFixture
 
-sys.path.append(str(Path(__file__).parent.parent / "tests"))
-
-from celery_support import RedisServer, app_of, messages
+sys.path.append(str(Path(__file__).parents[1]))
 
 from fastemit.celery import CeleryEmitter
+from tests.support.celery_workers import RedisServer, app_of, messages
 
 EVENTS = 5_000 if SMOKE else 50_000
 #: As many tasks take some seconds.

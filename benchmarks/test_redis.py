@@ -16,8 +16,8 @@ from bench_support import PAGE_VIEW_WITH_INT, SMOKE, interleaved
 from pytest_benchmark.fixture import BenchmarkFixture
 from servers import Server
 
-sys.path.append(str(Path(__file__).parents[1] / "tests"))
-from redis_server import RedisServer, running
+sys.path.append(str(Path(__file__).parents[1]))
+from tests.support.redis_server import RedisServer, running
 
 SCALE = 20 if SMOKE else 1
 ROUNDS = 1 if SMOKE else 3

@@ -46,7 +46,7 @@ CFLAGS=$FATAL FASTEMIT_SANITIZE=$KINDS FASTEMIT_DEBUG=1 "$PYTHON" -m pip install
 run() {
     local reports=$1
     shift
-    # Python leaves memory to the system at its end, so leaks are told by tests of their own (tests/test_leaks.py).
+    # Python leaves memory to the system at its end, so leaks are told by tests of their own (tests/stress/test_leaks.py).
     # Its own allocator would hide where a block ends.
     env LD_PRELOAD="$ASAN $UBSAN" PYTHONMALLOC=malloc PYTHONPATH="$WORK/site" PYTHONDONTWRITEBYTECODE=1 \
         FASTEMIT_DEBUG=1 HYPOTHESIS_STORAGE_DIRECTORY="$WORK/hypothesis" \
@@ -117,7 +117,7 @@ echo "Code that is wrong is seen, as it should be"
 # -- the tests ---------------------------------------------------------------------------------------------------------
 
 status=0
-run "$WORK/reports/report" "${pytest[@]}" tests/test_buffer*.py "$@" || status=$?
+run "$WORK/reports/report" "${pytest[@]}" tests/buffer "$@" || status=$?
 shopt -s nullglob
 reports=("$WORK"/reports/*)
 if ((${#reports[@]})); then

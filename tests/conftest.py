@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from emitter_support import CountingAsyncEmitter, CountingEmitter, accounted, sender_threads, until
 
 from fastemit.testing import Collector
+from tests.support.emitters import CountingAsyncEmitter, CountingEmitter, accounted, sender_threads, until
 
 if TYPE_CHECKING:
-    from redis_server import RedisServer
+    from tests.support.redis_server import RedisServer
 
 MakeEmitter = Callable[..., Any]
 _CLOSE_TIMEOUT = 0.01
@@ -44,7 +44,7 @@ def collector() -> Iterator[Collector]:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     """A Redis of the module's own."""
-    from redis_server import running  # it skips what imports it where there is no package redis
+    from tests.support.redis_server import running  # it skips what imports it where there is no package redis
 
     with running(tmp_path_factory.mktemp("redis")) as server:
         yield server

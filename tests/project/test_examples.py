@@ -16,12 +16,12 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
-from delivery_support import eventually
-from host_support import needs_host
-from pages_support import ROOT, block, command, free_port
-from process_support import Watched, environment, watched
 
 from fastemit.testing import Collector
+from tests.support.delivery import eventually
+from tests.support.hosts import needs_host
+from tests.support.pages import ROOT, block, command, free_port
+from tests.support.processes import Watched, environment, watched
 
 EXAMPLES = ROOT / "examples"
 REQUESTS = 40

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from pages_support import ROOT
+from tests.support.pages import ROOT
 
 
 def test_each_page_is_in_the_navigation() -> None:

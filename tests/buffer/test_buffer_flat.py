@@ -1,0 +1,75 @@
+"""The writer of plain dictionaries gives what orjson gives of the same, byte for byte."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from fastemit._buffer import EventBuffer
+from tests.support.buffer import make_buffer
+
+TEXT = st.text(st.characters(codec="utf-8"), max_size=40)
+#: What the writer takes, and what makes it give up and leave the event to orjson.
+VALUES = st.one_of(TEXT, st.integers(), st.none(), st.booleans(), st.floats())
+
+
+def written(payload: dict[str, Any]) -> bytes:
+    """The one event in the body, as it lies there."""
+    buffer = make_buffer()
+    assert isinstance(buffer.append(payload), int)
+    batch = buffer.take()
+    assert batch is not None
+    body = bytes(batch.body())
+    batch.sent()
+    assert buffer.check() == 0
+    return body[body.index(b'"data":[') + 8 : -2]
+
+
+def expected(payload: dict[str, Any]) -> bytes:
+    return orjson.dumps({name: str(value) for name, value in payload.items()} | {"stm": "0" * 13})
+
+
+@settings(max_examples=500)
+@given(st.dictionaries(TEXT.filter(lambda name: name != "stm"), VALUES, max_size=8))
+@example({"e": "x" * 100_000})
+def test_a_plain_event_is_written_as_orjson_writes_it(payload: dict[str, Any]) -> None:
+    assert written(payload) == expected(payload)
+
+
+@pytest.mark.parametrize("length", range(20))
+@pytest.mark.parametrize(
+    "special", [chr(code) for code in (*range(0x20), 0x22, 0x5C, 0x7F, 0x80, 0x7FF, 0x800, 0xFFFF, 0x10000)]
+)
+def test_a_special_character_is_found_wherever_it_stands(length: int, special: str) -> None:
+    for at in range(length + 1):
+        payload = {"e": "a" * at + special + "b" * (length - at)}
+        assert written(payload) == expected(payload)
+
+
+@pytest.mark.parametrize("number", [0, -1, 9, 10, 2**31, 2**63 - 1, -(2**63), 2**63, -(2**63) - 1, 10**30])
+def test_an_int_is_written_as_str_writes_it(number: int) -> None:
+    assert written({"n": number}) == expected({"n": number})
+
+
+@pytest.mark.parametrize("size", [65_300, 65_400, 65_500, 65_536, 65_600])
+@pytest.mark.parametrize("character", ["a", '"', "\x01", "\u20ac"])
+def test_an_event_that_just_fits_the_writer_or_just_does_not_is_the_same(size: int, character: str) -> None:
+    for length in range(size // len(orjson.dumps(character)[1:-1]) - 8, size // len(orjson.dumps(character)[1:-1]) + 8):
+        payload = {"e": character * length, "f": 1}
+        assert written(payload) == expected(payload)
+
+
+def test_a_plain_event_that_is_refused_can_be_put_in_later() -> None:
+    buffer = EventBuffer(1, 1 << 20, 1_000_000, 1)
+    assert buffer.append({"e": "first"}) == 1
+    refused = buffer.append({"e": "second", "n": 2})
+    assert refused == b'{"e":"second","n":"2"}'
+    batch = buffer.take()
+    assert batch is not None
+    batch.sent()
+    assert buffer.append_encoded(refused) == 1
+    assert buffer.snapshot() == [{"e": "second", "n": "2", "stm": "0" * 13}]

@@ -1,0 +1,105 @@
+"""A sender thread leaves some time between two requests while there is little to send, and nobody waits for it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from fastemit import AsyncEmitter
+from fastemit._delivery.schedule import LINGER, Schedule, Turn
+from fastemit.testing import Collector
+from tests.conftest import MakeEmitter
+from tests.support.buffer import make_buffer
+from tests.support.delivery import eventually, put
+from tests.support.emitters import CountingAsyncEmitter
+
+NOW = 1_000.0
+
+
+class Desk:
+    def __init__(self) -> None:
+        self.buffer = make_buffer(batch_size=3, capacity=100)
+        self.schedule = Schedule(self.buffer, 60.0, None, NOW, LINGER)
+
+    def put(self, count: int) -> None:
+        for _ in range(count):
+            self.buffer.append({"e": "pv"})
+
+    def plan(self, after: float) -> Any:
+        return self.schedule.plan(NOW + after)
+
+    def send(self, after: float) -> None:
+        turn = self.plan(after)
+        assert isinstance(turn, Turn)
+        batch = self.buffer.take()
+        assert batch is not None
+        batch.sent()
+        self.schedule.succeeded(turn)
+        self.schedule.over(turn)
+
+
+def test_the_first_request_goes_at_once_and_the_next_after_a_while() -> None:
+    desk = Desk()
+    desk.put(3)
+    desk.send(0)
+    desk.put(3)
+    assert desk.plan(LINGER / 4) == pytest.approx(LINGER * 3 / 4, abs=1e-5)
+    assert isinstance(desk.plan(LINGER), Turn)
+
+
+def test_after_that_time_the_next_event_that_makes_it_due_is_sent_at_once() -> None:
+    desk = Desk()
+    desk.put(3)
+    desk.send(0)
+    assert desk.plan(LINGER / 4) == pytest.approx(LINGER * 3 / 4, abs=1e-5)
+    assert desk.plan(LINGER) is None
+    desk.put(3)
+    assert desk.buffer.wanted
+    assert isinstance(desk.plan(LINGER * 1.5), Turn)
+
+
+HURRY: dict[str, Callable[[Desk], None]] = {
+    "a flush": lambda desk: desk.schedule.flush(),
+    "a close": lambda desk: desk.schedule.close(NOW + 5, NOW),
+    "half the capacity": lambda desk: desk.put(50),
+    "events that were kept": lambda desk: desk.schedule.kept(),
+}
+
+
+@pytest.mark.parametrize("reason", HURRY)
+def test_nothing_lingers_when_there_is_reason_to_send(reason: str) -> None:
+    desk = Desk()
+    desk.put(3)
+    desk.send(0)
+    desk.put(3)
+    HURRY[reason](desk)
+    assert isinstance(desk.plan(LINGER / 4), Turn)
+
+
+def stream(emitter: AsyncEmitter, seconds: float) -> int:
+    """Events as a service makes them: some every millisecond; how many."""
+    count, over = 0, time.monotonic() + seconds
+    while time.monotonic() < over:
+        put(emitter, 10, count)
+        count += 10
+        time.sleep(0.001)
+    return count
+
+
+def test_a_steady_stream_takes_few_requests(collector: Collector, make_emitter: MakeEmitter) -> None:
+    emitter: Any = make_emitter(cls=CountingAsyncEmitter)
+    started = time.monotonic()
+    count = stream(emitter, 0.5)
+    took = time.monotonic() - started
+    # The last ones follow by themselves.
+    eventually(lambda: len(collector.events) == count, 5)
+    assert len(collector.requests) <= took / LINGER + 3
+
+
+def test_without_threads_each_batch_goes_at_once(collector: Collector, make_emitter: MakeEmitter) -> None:
+    emitter = make_emitter(background=False)
+    put(emitter, 50)
+    assert [len(request.events) for request in collector.requests] == [10] * 5
