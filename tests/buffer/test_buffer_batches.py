@@ -80,7 +80,7 @@ def test_new_events_follow_a_bite_of_many() -> None:
 
 
 def test_after_a_bite_all_the_rest_fits_one_request() -> None:
-    """SPEC 3: one POST carries everything that is queued, up to `max_request_bytes`."""
+    """One POST carries everything that is queued, up to `max_request_bytes`."""
     buffer = make_buffer()
     put(buffer, *[of_size(90)] * 12)
     must_take(buffer, max_bytes=450).sent()

@@ -1,4 +1,4 @@
-"""SPEC 10: events that CeleryEmitter hands to real Celery workers, over a real Redis."""
+"""Events that CeleryEmitter hands to real Celery workers, over a real Redis."""
 
 from __future__ import annotations
 

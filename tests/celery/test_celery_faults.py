@@ -1,4 +1,4 @@
-"""SPEC 10: workers that are killed, brokers that go away, and what a CeleryEmitter does meanwhile."""
+"""Workers that are killed, brokers that go away, and what a CeleryEmitter does meanwhile."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SPEC 10: what CeleryEmitter can be told, how its app is configured, and what is documented of it."""
+"""What CeleryEmitter can be told, how its app is configured, and what is documented of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SPEC 4: callbacks."""
+"""Callbacks: when they run, in which thread, with what, and what they may do."""
 
 from __future__ import annotations
 

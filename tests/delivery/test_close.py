@@ -1,4 +1,4 @@
-"""SPEC 6: close."""
+"""`close`: what it sends, how long it may take, what is left, and what comes after it."""
 
 from __future__ import annotations
 

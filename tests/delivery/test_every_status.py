@@ -1,4 +1,4 @@
-"""Every status from 101 to 599 by the rules of the contract, by POST and GET, with and without exceptions to them."""
+"""Every status from 101 to 599 by the rules for answers, by POST and GET, with and without exceptions to them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SPEC 6: flush, drain, and the timers."""
+"""Flush, drain, and the timers."""
 
 from __future__ import annotations
 

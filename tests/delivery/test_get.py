@@ -1,4 +1,4 @@
-"""SPEC 2, 3, 4 and 5 for GET: query strings as the reference's requests makes them, one request for each event."""
+"""GET: query strings as the reference's requests makes them, one request for each event."""
 
 from __future__ import annotations
 

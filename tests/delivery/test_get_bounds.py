@@ -1,4 +1,4 @@
-"""SPEC 2, 5 and 6 for GET: sizes, capacity, the overflow policies, and the end."""
+"""GET: sizes, capacity, the overflow policies, and the end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an answer means for the events, the callbacks and the backoff: the table of the contract, row by row."""
+"""What an answer means for the events, the callbacks and the backoff: row by row."""
 
 from __future__ import annotations
 

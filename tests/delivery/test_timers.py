@@ -1,4 +1,4 @@
-"""SPEC 6: the flush timer and the retry timer, beside what `test_flush.py` has of them."""
+"""The flush timer and the retry timer, beside what `test_flush.py` has of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""DESIGN 5: a sender that sleeps is woken once, and no wake is lost, whatever the scheduler does.
+"""A sender that sleeps is woken once, and no wake is lost, whatever the scheduler does.
 
 The emitters here have a transport that answers at once, so that senders fall asleep as often as they can; each round
 waits, without any flush, for what was put in. A lost wake is a round that never ends.

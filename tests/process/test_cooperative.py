@@ -1,4 +1,4 @@
-"""SPEC 7: what shares one thread among many, gevent and asyncio, is not held up. A heartbeat tells.
+"""What shares one thread among many, gevent and asyncio, is not held up. A heartbeat tells.
 
 Another process may take the core from a heart for long, so a stall counts only when it comes in every round: a call
 that blocks does so each time, as the last two tests show.

@@ -1,4 +1,4 @@
-"""SPEC 6: the end of the process, processes without threads, emitters that the program drops."""
+"""The end of the process, processes without threads, emitters that the program drops."""
 
 from __future__ import annotations
 

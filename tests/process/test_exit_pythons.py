@@ -1,4 +1,4 @@
-"""SPEC 6: ways out of a process, on each Python that this machine has. `test_exit.py` has more on the running one."""
+"""Ways out of a process, on each Python that this machine has. `test_exit.py` has more on the running one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SPEC 7: children of fork and of multiprocessing."""
+"""Children of fork and of multiprocessing."""
 
 from __future__ import annotations
 

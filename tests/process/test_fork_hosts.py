@@ -1,4 +1,4 @@
-"""SPEC 7: hosts that divide a process without a line of the user's: multiprocessing, gunicorn, uWSGI, Celery."""
+"""Hosts that divide a process without a line of the user's: multiprocessing, gunicorn, uWSGI, Celery."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SPEC 7: a fork in whatever state the parent is. Both deliver their own events, each once, and neither hangs."""
+"""A fork in whatever state the parent is. Both deliver their own events, each once, and neither hangs."""
 
 from __future__ import annotations
 

@@ -127,6 +127,13 @@ def test_the_table_of_the_house_names_each_module() -> None:
     assert {name for name in modules if name not in table} == set()
 
 
+def test_no_file_refers_to_a_document_that_is_not_here() -> None:
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    files = [ROOT / line for line in listed.splitlines() if line.endswith((".py", ".pyx", ".pxd", ".md", ".yml"))]
+    elsewhere = re.compile(r"\b(?:SPEC|DESIGN|STYLE) \d")
+    assert [path.name for path in files if path.exists() and elsewhere.search(path.read_text("utf-8"))] == []
+
+
 def rooms() -> list[set[str]]:
     """The table of docs/design.md, from the roof down: the modules and folders of each line."""
     table = re.search(

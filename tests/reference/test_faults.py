@@ -1,4 +1,4 @@
-"""SPEC 9, line by line: each test shows a fault of the reference (1.1.0), and fastemit in its place without it."""
+"""Each test shows a fault of `snowplow_tracker` 1.1.0, and fastemit in its place without it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SPEC 9, the lines about construction, the log, exit and forks; see `test_faults.py`."""
+"""Faults of `snowplow_tracker` in construction, the log, exit and forks; see `test_faults.py`."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What arrives, what callbacks get, what is kept: equal to the reference's, or a named difference of SPEC 4 or 9.
+"""What arrives, what callbacks get, what is kept: equal to the reference's, or a difference that is named here.
 
 Both emitters meet a collector of their own, with the same script of answers. Retries are made by `flush` alone: the
-reference's timer is cancelled after each failure, since its `flush` does nothing while it runs (SPEC 9).
+reference's timer is cancelled after each failure, since its `flush` does nothing while it runs.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tests.support.delivery import DEADLINE, Rig, rigged
 from tests.support.reference import Reference, needs_reference_0_15, references, runner_with_0_15
 
 METHODS = pytest.mark.parametrize("method", ["post", "get"])
-#: Where SPEC 4 and 9 say otherwise: a 413 is split or dropped, a 414 dropped.
+#: Where fastemit differs on purpose: a 413 is split or dropped, a 414 dropped.
 DIFFERENT = {413, 414}
 
 
@@ -125,7 +125,7 @@ def test_a_status_means_the_same(makers: Makers, method: str, status: int) -> No
     if method == "post":
         both.compare(200)
     else:
-        # Of a pass of GET the reference judges all by the last (SPEC 9), so both are good here.
+        # Of a pass of GET the reference judges all by the last, so both are good here.
         both.ours.collector.respond(200)
         both.compare(200)
 
@@ -206,7 +206,7 @@ def payloads(text: st.SearchStrategy[str], names: st.SearchStrategy[Any]) -> st.
 
 POSTS = payloads(TEXT, st.integers() | st.none() | st.booleans() | st.floats(allow_nan=False) | TEXT.map(Word))
 GETS = payloads(CLEAN_TEXT, st.integers() | st.none() | st.booleans() | st.binary(max_size=4))
-#: Four failures in a row at the most, since a batch that was answered 5xx five times is split (SPEC 4).
+#: Four failures in a row at the most, since a batch that was answered 5xx five times is split.
 FLUSHES = st.sampled_from([200, 200, 201, 299, 302, 400, 401, 404, 410, 422, 429, 500, 503])
 MANY = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -220,7 +220,7 @@ def test_any_sequence_of_posts_comes_out_the_same(
     number = 0
     for events, status in steps:
         for event in events:
-            # So that no two are equal: the reference keeps one of those (SPEC 9).
+            # So that no two are equal: the reference keeps one of those.
             both.input({**event, "n": number})
             number += 1
         if number and both.theirs.emitter.event_store.size():
@@ -235,7 +235,7 @@ def test_any_sequence_of_gets_comes_out_the_same(makers: Makers, steps: list[tup
         both.input({**event, "n": number})
         both.compare(status)
         while both.theirs.emitter.event_store.size():
-            # One at a time: of several the reference judges all by the last (SPEC 9).
+            # One at a time: of several the reference judges all by the last.
             both.compare(200)
 
 

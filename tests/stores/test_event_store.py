@@ -1,4 +1,4 @@
-"""SPEC 5: `EventStore` and `InMemoryEventStore`, by itself, beside the reference's, and in emitters."""
+"""`EventStore` and `InMemoryEventStore`, by itself, beside the reference's, and in emitters."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def test_part_of_a_batch_is_retried() -> None:
     assert pair.ours.event_buffer == numbered(1, 2)
 
 
-# -- where SPEC 9 says that it differs -----------------------------------------------------------------------------
+# -- where it differs on purpose ----------------------------------------------------------------------------------
 
 
 def both_with_a_batch_out(capacity: int, *events: dict[str, Any]) -> tuple[list[Any], list[Any]]:

@@ -1,4 +1,4 @@
-"""SPEC 5: an event store of the user's."""
+"""An event store of the user's."""
 
 from __future__ import annotations
 

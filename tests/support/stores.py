@@ -100,7 +100,7 @@ class ForgetfulStore(ListStore):
 
 
 class Watched:
-    """A store around another: it notes each call, and what an emitter does that SPEC 5 says it does not do."""
+    """A store around another: it notes each call, and what an emitter does that it must not do."""
 
     def __init__(self, inner: Any) -> None:
         self.inner = inner

@@ -1,4 +1,4 @@
-"""SPEC 3: sending through a `requests.Session` of the user's, by POST and by GET."""
+"""Sending through a `requests.Session` of the user's, by POST and by GET."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SPEC 3: timeouts, answers and connections of `HttpTransport`, against real sockets."""
+"""Timeouts, answers and connections of `HttpTransport`, against real sockets."""
 
 from __future__ import annotations
 

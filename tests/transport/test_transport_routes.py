@@ -1,4 +1,4 @@
-"""SPEC 3: proxies, certificates, headers, and a pool manager of the user's."""
+"""Proxies, certificates, headers, and a pool manager of the user's."""
 
 from __future__ import annotations
 
