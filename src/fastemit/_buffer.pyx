@@ -17,6 +17,7 @@ from cpython.object cimport PyObject
 from libc.stdint cimport UINT32_MAX, int64_t, uint8_t
 from libc.string cimport memcpy, memset
 
+from fastemit._clock cimport read_monotonic, read_wall_clock
 from fastemit._flat cimport flat_event
 from fastemit._line cimport line_event
 from fastemit._quote cimport quote_plus
@@ -120,6 +121,20 @@ cdef Format query_format() noexcept:
         prefix=b"", prefix_len=0, tail=QUERY_TAIL, tail_len=QUERY_TAIL_LEN,
         chop=0, empty_len=0, stm_from_end=14, enclosed=False,
     )
+
+
+def monotonic():
+    """Seconds on the clock of `time.monotonic`, read past everything that replaces that function."""
+    cdef double seconds = 0.0
+    read_monotonic(&seconds)
+    return seconds
+
+
+def wall_clock():
+    """Seconds since 1970 by the clock of `time.time`, read past everything that replaces that function."""
+    cdef double seconds = 0.0
+    read_wall_clock(&seconds)
+    return seconds
 
 
 if watch_forks() != 0:

@@ -6,13 +6,13 @@ import itertools
 import logging
 import math
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from fastemit._signals import raise_of_signal_handler
+from fastemit._time import monotonic
 
 logger: logging.Logger = logging.getLogger("fastemit")
 logger.addHandler(logging.NullHandler())
@@ -116,7 +116,7 @@ class ThrottledLog:
         clock: a monotonic clock, in seconds.
     """
 
-    def __init__(self, interval: float = 10.0, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, interval: float = 10.0, clock: Callable[[], float] = monotonic) -> None:
         self.interval = interval
         self._clock = clock
         self._busy = threading.Lock()

@@ -192,6 +192,26 @@ def test_an_import_past_a_door_is_seen() -> None:
     assert past_the_door(source, "_delivery") == []
 
 
+def times_read(path: Path) -> set[str]:
+    """What a module uses of the module `time`."""
+    tree = ast.parse(path.read_text("utf-8"))
+    names = {alias.asname or "time" for node in ast.walk(tree) if isinstance(node, ast.Import)
+             for alias in node.names if alias.name == "time"}  # fmt: skip
+    used = {alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module == "time"
+            for alias in node.names}  # fmt: skip
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in names:
+            used.add(node.attr)
+    return used
+
+
+def test_no_module_waits_by_a_function_of_time_which_a_test_suite_may_have_frozen() -> None:
+    package = ROOT / "src" / "fastemit"
+    used = {path.name: times_read(path) for path in package.rglob("*.py")}
+    # Dates, and the processor time of a benchmark. What else there is, `_time.py` has.
+    assert set().union(*used.values()) == {"time_ns", "process_time"}
+
+
 @pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.stem)
 def test_a_workflow_has_no_permission_but_what_its_jobs_ask_for(workflow: Path) -> None:
     assert load(workflow)["permissions"] == {}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 import weakref
 from collections.abc import Callable
 from typing import Any, Final
@@ -23,6 +22,7 @@ from fastemit._delivery.waiting import Flush, Guard, Inbox, OneSends
 from fastemit._interfaces import Outcome, Transport
 from fastemit._process import lifecycle
 from fastemit._signals import raise_of_signal_handler
+from fastemit._time import monotonic
 from fastemit.stats import EmitterStats, described, say
 from fastemit.typing import Overflow, Payload, PayloadDictList
 
@@ -95,7 +95,7 @@ class Delivery:
             share(self._lock)
         # A GET carries one event whenever it goes.
         linger = LINGER if self._background and not self.buffer.query else 0.0
-        self._schedule = Schedule(self.buffer, self._max_retry_delay, interval, time.monotonic(), linger)
+        self._schedule = Schedule(self.buffer, self._max_retry_delay, interval, monotonic(), linger)
         self._admission = Admission(self.buffer, self._schedule.backoff, self.report, self._guard, self._overflow)
         self._courier = Courier(
             self.buffer,
@@ -207,7 +207,7 @@ class Delivery:
             with self._lock:
                 # Not so in a child that was forked by a callback, once it is back here.
                 mine = inbox in self._senders
-                step = self._schedule.plan(time.monotonic()) if mine else Exit()
+                step = self._schedule.plan(monotonic()) if mine else Exit()
             self.report.tell_faults()
             if isinstance(step, Turn):
                 self._courier.attempt(step)
@@ -249,7 +249,7 @@ class Delivery:
             timeout: seconds to wait at the most; None for as long as it takes.
         """
         self.notice_fork()
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = None if timeout is None else monotonic() + timeout
         flush = Flush(self.buffer.next_seq)
         with self._lock:
             if self._courier.oldest() >= flush.target:
@@ -292,7 +292,7 @@ class Delivery:
     def flush_interval(self, interval: float | None) -> None:
         self.notice_fork()
         with self._lock:
-            self._schedule.set_interval(interval, time.monotonic())
+            self._schedule.set_interval(interval, monotonic())
             self._set_notify()
         self.reconsider()
 
@@ -309,10 +309,10 @@ class Delivery:
 
     def _by_hand(self, size: int, request: Callable[[], Outcome]) -> int:
         self.notice_fork()
-        started = time.monotonic()
+        started = monotonic()
         outcome = request()
         if not self._courier.overheard(outcome):
-            self.report.request(outcome, 0, size, time.monotonic() - started)
+            self.report.request(outcome, 0, size, monotonic() - started)
         return -1 if outcome.status is None else outcome.status
 
     def send_now(self, payloads: PayloadDictList) -> None:
@@ -346,12 +346,12 @@ class Delivery:
                 finally:
                     turn.leave()
                 # Another thread may have found the turn taken after the last look.
-                if not self._schedule.wants_turn(time.monotonic()):
+                if not self._schedule.wants_turn(monotonic()):
                     return
 
     def _one_turn(self, deadline: float | None) -> bool:
         """Wait for the turn and make one request if there is reason to. False when there is none, or no time left."""
-        left = None if deadline is None else deadline - time.monotonic()
+        left = None if deadline is None else deadline - monotonic()
         with self._guard.as_sender():
             turn = self._turn_taken
             try:
@@ -364,7 +364,7 @@ class Delivery:
         with self._lock:
             # Whoever had the turn before may have been interrupted between the plan and the request.
             self._schedule.nobody_sends()
-            step = self._schedule.plan(time.monotonic())
+            step = self._schedule.plan(monotonic())
         if isinstance(step, Turn):
             self._courier.attempt(step, deadline)
         elif isinstance(step, Tick):
@@ -386,7 +386,7 @@ class Delivery:
                     return None
             finally:
                 turn.leave()
-        return max(self._schedule.backoff.until - time.monotonic(), MIN_PAUSE)
+        return max(self._schedule.backoff.until - monotonic(), MIN_PAUSE)
 
     def _drain_inline(self, flush: Flush, deadline: float | None) -> None:
         while not flush.over and self._one_turn(deadline):
@@ -397,7 +397,7 @@ class Delivery:
 
     def _close_inline(self, deadline: float) -> None:
         # Also what another thread has in flight: it may come back.
-        while self.buffer.unsettled_events and (now := time.monotonic()) < deadline:
+        while self.buffer.unsettled_events and (now := monotonic()) < deadline:
             if not self._one_turn(deadline):
                 Inbox().wait(min(max(self._schedule.backoff.until - now, MIN_PAUSE), deadline - now))
 
@@ -409,14 +409,14 @@ class Delivery:
         with self._lock:
             if self._schedule.closing or self._schedule.stopped:
                 return self.buffer.unsettled_events
-        deadline = time.monotonic() + timeout
+        deadline = monotonic() + timeout
         self.begin_close(deadline)
         return self.finish_close(deadline)
 
     def begin_close(self, deadline: float) -> None:
         self.notice_fork()
         with self._lock:
-            self._schedule.close(deadline, time.monotonic())
+            self._schedule.close(deadline, monotonic())
             self.buffer.close()
             self._admission.wake()
         self.buffer.signal(everyone=True)

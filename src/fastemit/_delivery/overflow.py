@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +9,7 @@ from fastemit._buffer import EventBuffer
 from fastemit._delivery.reporting import Reporter
 from fastemit._delivery.retry import Backoff
 from fastemit._delivery.waiting import STARVING_AFTER, Guard, Inbox, RoomQueue
+from fastemit._time import monotonic
 from fastemit.typing import Overflow
 
 
@@ -87,8 +87,8 @@ class Admission:
                     if pause is None:
                         continue
                 if inbox is None:
-                    inbox, since = Inbox(), time.monotonic()
-                elif not urgent and time.monotonic() - since > STARVING_AFTER:
+                    inbox, since = Inbox(), monotonic()
+                elif not urgent and monotonic() - since > STARVING_AFTER:
                     urgent = True
                     with self._lock:
                         buffer.starving += 1

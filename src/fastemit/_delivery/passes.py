@@ -26,6 +26,7 @@ from fastemit._delivery.schedule import FOREVER, Schedule, Turn
 from fastemit._delivery.waiting import Flush, Guard
 from fastemit._interfaces import Outcome, Transport
 from fastemit._signals import of_signal_handler, raise_of_signal_handler
+from fastemit._time import monotonic, wall_clock
 from fastemit.stats import described
 from fastemit.typing import PayloadDictList
 
@@ -247,7 +248,7 @@ class Courier:
                 settled.append(self._settle(batch, outcome, judge(outcome.status, 1, self.custom_retry_codes), turn))
                 if settled[-1].verdict is Verdict.KEEP or len(settled) >= most or self._schedule.stopped:
                     break
-                if deadline is not None and time.monotonic() >= deadline:
+                if deadline is not None and monotonic() >= deadline:
                     break
                 batch = self._take()
         except BaseException:
@@ -257,7 +258,7 @@ class Courier:
             self._call_back(settled)
 
     def _send(self, batch: Batch, deadline: float | None) -> Outcome:
-        events, size, started = len(batch), batch.nbytes, time.monotonic()
+        events, size, started = len(batch), batch.nbytes, monotonic()
         cap = None if deadline is None else max(deadline - started, MIN_CAP)
         batch.stamp(time.time_ns() // 1_000_000)
         try:
@@ -265,7 +266,7 @@ class Courier:
         except Exception as error:  # noqa: BLE001 - whatever a hook or a pool of the user's raises, the events are kept
             raise_of_signal_handler(error)
             outcome = Outcome(error=described(error))
-        self._report.request(outcome, events, size, time.monotonic() - started)
+        self._report.request(outcome, events, size, monotonic() - started)
         return outcome
 
     def _request(self, batch: Batch, cap: float | None) -> Outcome:
@@ -304,7 +305,7 @@ class Courier:
         reason = "oversize" if verdict is Verdict.KEEP else "rejected"
         final = verdict if verdict is Verdict.SENT or keep else Verdict.REJECTED
         settled = Settled(seq, count, final, self._report.events_for(batch, final is Verdict.SENT))
-        now = time.monotonic()
+        now = monotonic()
         with self._lock:
             if final is Verdict.SENT:
                 batch.sent()
@@ -314,7 +315,7 @@ class Courier:
             else:
                 batch.dropped(reason)
             if verdict is Verdict.KEEP:
-                asked = retry_after_seconds(outcome.status, outcome.retry_after, time.time())
+                asked = retry_after_seconds(outcome.status, outcome.retry_after, wall_clock())
                 self._schedule.failed(turn, now, asked, keep)
                 if outcome.timed_out:
                     self._schedule.timed_out(size)
@@ -380,7 +381,7 @@ class Courier:
             raise
         finally:
             self._verdicts.end()
-        now = time.monotonic()
+        now = monotonic()
         with self._lock:
             self._settle_parts(batch, verdicts)
             kept = Verdict.KEEP in verdicts

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import contextlib
 import threading
-import time
 from collections import deque
 from collections.abc import Iterator
 from typing import Any, Final
+
+from fastemit._time import monotonic
 
 #: Seconds after which a thread that waits for room goes before those that come new.
 STARVING_AFTER: Final = 0.1
@@ -93,11 +94,11 @@ class Inbox:
 
     def wait(self, timeout: float | None) -> tuple[bool, Any]:
         """(True, the note), or (False, None) when `timeout` seconds passed without one; None waits for ever."""
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = None if timeout is None else monotonic() + timeout
         while not self._notes:
             left = -1.0
             if deadline is not None:
-                left = min(max(deadline - time.monotonic(), 0.0), threading.TIMEOUT_MAX)
+                left = min(max(deadline - monotonic(), 0.0), threading.TIMEOUT_MAX)
             if not self._bell.acquire(timeout=left) and not self._notes:
                 return False, None
         return True, self._notes.popleft()
@@ -119,7 +120,7 @@ class Flush(Inbox):
 
     def wait_until(self, deadline: float | None) -> None:
         while not self.over:
-            if not self.wait(None if deadline is None else deadline - time.monotonic())[0]:
+            if not self.wait(None if deadline is None else deadline - monotonic())[0]:
                 return
 
 

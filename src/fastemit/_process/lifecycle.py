@@ -11,10 +11,10 @@ import logging
 import os
 import sys
 import threading
-import time
 import weakref
 from typing import Any, Final, Protocol
 
+from fastemit._time import monotonic
 from fastemit.stats import described, say
 
 
@@ -94,7 +94,7 @@ def close_all() -> None:
     closables = _all_open()
     if not closables:
         return
-    deadline = time.monotonic() + max(closable.shutdown_timeout for closable in closables)
+    deadline = monotonic() + max(closable.shutdown_timeout for closable in closables)
     for closable in closables:
         closable.begin_close(deadline)
     for closable in closables:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import sys
 import threading
-import time
 from collections.abc import Callable
 from typing import Any, Final
 
 from fastemit._buffer import NOTIFY_ALWAYS, NOTIFY_WHEN_DUE, EventBuffer, KeptEvent
 from fastemit._delivery import FOREVER, POISON_AFTER
 from fastemit._stores.batch import Refused, StoreBatch
+from fastemit._time import monotonic
 from fastemit.event_store import EventStore, InMemoryEventStore
 from fastemit.stats import described
 from fastemit.typing import PayloadDict
@@ -104,7 +104,7 @@ class StoreBuffer:
     # -- the store's four methods, each under the lock ---------------------------------------------------------------
 
     def _fault(self, what: str) -> None:
-        now = time.monotonic()
+        now = monotonic()
         if now >= self._leave_alone_until:
             # Not put off by those who look meanwhile, or nobody would ever send while they do.
             self._leave_alone_until = now + AFTER_A_FAULT
@@ -197,7 +197,7 @@ class StoreBuffer:
 
     def take(self, max_bytes: int | None = None, min_events: int = 1) -> StoreBatch | None:
         with self.lock:
-            if not self._staged.unsettled_events and time.monotonic() >= self._leave_alone_until:
+            if not self._staged.unsettled_events and monotonic() >= self._leave_alone_until:
                 self._stage()
             # A GET carries one event, whatever happened before.
             if self._bite is not None and not self.query:
@@ -378,14 +378,14 @@ class StoreBuffer:
         """What there is to take: of the batch that is out, or else in the store, by what it says or by the books."""
         if self._staged.unsettled_events:
             return self._staged.queued_events
-        if time.monotonic() < self._leave_alone_until:
+        if monotonic() < self._leave_alone_until:
             return 0
         return self._stored() or self._owed or len(self._uncleaned)
 
     @property
     def recheck_at(self) -> float:
         """When the store is asked again after it was at fault."""
-        return self._leave_alone_until if time.monotonic() < self._leave_alone_until else FOREVER
+        return self._leave_alone_until if monotonic() < self._leave_alone_until else FOREVER
 
     @property
     def queued_bytes(self) -> int:

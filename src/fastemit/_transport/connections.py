@@ -10,11 +10,12 @@ import http.client
 import io
 import queue
 import threading
-import time
 from typing import Any, Final
 
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+
+from fastemit._time import monotonic
 
 #: Seconds after which an idle connection is not trusted. Load balancers close theirs after 60 (AWS ALB's default).
 IDLE_LIMIT: Final = 50.0
@@ -50,7 +51,7 @@ class _UntilDeadline(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int | None:
-        left = self._deadline - time.monotonic()
+        left = self._deadline - monotonic()
         if left <= 0:
             raise TimeoutError("timed out")
         if self._bytes > WHOLE_ANSWER_LIMIT:
@@ -110,13 +111,13 @@ class _Watchful:
     _answered_at = 0.0
 
     def response_class(self, sock: Any, debuglevel: int = 0, method: str | None = None) -> _Response:
-        bounded: Any = _BoundedSocket(sock, time.monotonic() + self.exchange.read_timeout)
+        bounded: Any = _BoundedSocket(sock, monotonic() + self.exchange.read_timeout)
         return _Response(bounded, debuglevel, method)
 
     @property
     def is_connected(self) -> bool:
         # urllib3 asks before it uses a connection again, and replaces one that is not.
-        if self._answers and time.monotonic() - self._answered_at > IDLE_LIMIT:
+        if self._answers and monotonic() - self._answered_at > IDLE_LIMIT:
             return False
         return super().is_connected  # type: ignore[misc,no-any-return]
 
@@ -141,7 +142,7 @@ class _Watchful:
             self.exchange.stale = self._answers > 0
             raise
         self._answers += 1
-        self._answered_at = time.monotonic()
+        self._answered_at = monotonic()
         return response
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, Final
@@ -14,6 +13,7 @@ from celery.exceptions import Reject, Retry  # type: ignore[import-untyped]
 
 from fastemit._delivery import Backoff
 from fastemit._settings import checks
+from fastemit._time import sleep
 from fastemit.celery.transport import NotTakenError
 from fastemit.celery.worker import Destination, Left, Part, Relay
 
@@ -130,7 +130,7 @@ def _publish_again(task: Any, left: Left, to: Any, backoff: Backoff) -> None:
         except Exception as error:  # noqa: BLE001 - each broker has errors of its own
             # What `retry` raises then is a Reject: on its own it would have the batch thrown away.
             why = str(getattr(error, "reason", error))
-            time.sleep(1.0)
+            sleep(1.0)
     # The broker gets back the message as it came. Its events may be sent twice, but none is lost.
     raise Reject(f"not published again: {why}", requeue=True)
 

@@ -18,6 +18,7 @@ import orjson
 from fastemit._delivery import POISON_AFTER, Verdict, is_poison_sign, judge, retry_after_seconds
 from fastemit._interfaces import Outcome, Transport
 from fastemit._settings import checks
+from fastemit._time import wall_clock
 from fastemit._transport import Endpoint, HttpTransport
 from fastemit.stats import ThrottledLog, described
 from fastemit.typing import Method
@@ -210,7 +211,7 @@ class Relay:
             if len(part) == 1 and len(part.body) > to.max_bytes and (outcome.status is not None or outcome.timed_out):
                 self._log.add("events dropped (oversize)", told)
                 continue
-            asked = retry_after_seconds(outcome.status, outcome.retry_after, time.time())
+            asked = retry_after_seconds(outcome.status, outcome.retry_after, wall_clock())
             return Left([*self._kept(part, outcome), *stack[::-1]], why, asked)
         return None
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-import time
 from importlib import import_module
 from typing import Any, Protocol, TextIO
+
+from fastemit._time import monotonic
 
 
 class Progress(Protocol):
@@ -62,13 +63,13 @@ class _Line:
     def __init__(self, stream: TextIO, total: int | None) -> None:
         self._stream = stream
         self._total = total
-        self._started = time.monotonic()
+        self._started = monotonic()
         self._lock = threading.Lock()
 
     def update(self, done: int, text: str) -> None:
         share = f"{min(done / self._total, 1.0):4.0%} " if self._total else ""
         with self._lock:
-            self._write(f"\r\x1b[K{share}{text}, {time.monotonic() - self._started:.0f} s")
+            self._write(f"\r\x1b[K{share}{text}, {monotonic() - self._started:.0f} s")
 
     def say(self, line: str) -> None:
         with self._lock:

@@ -8,7 +8,6 @@ import json
 import logging
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 from urllib.parse import parse_qsl
@@ -17,6 +16,7 @@ import orjson
 
 import fastemit
 from fastemit._buffer import MAX_REQUEST_BYTES, EventBuffer
+from fastemit._time import monotonic, sleep
 from fastemit.cli._input import CHUNK, LONGEST_LINE, Input, InputError
 from fastemit.cli._payload import BadLineError, read_payload
 from fastemit.cli._progress import Progress
@@ -159,7 +159,7 @@ class Sending:
         self._line = 0
         self._hurry = False  # a second signal: wait for nothing more
         self._reading = self._feeding = False
-        self._began = self._paced_from = self._moved = time.monotonic()
+        self._began = self._paced_from = self._moved = monotonic()
         self._settled = 0
         self._closer: threading.Thread | None = None
         self._closing = threading.Lock()
@@ -264,10 +264,10 @@ class Sending:
         for start in range(0, len(lines), portion):
             yield lines[start : start + portion]
             # By the clock of the whole run, but what an idle input did not use is not made up for.
-            self._paced_from = max(self._paced_from, time.monotonic() - (self.events + portion) / self._rate)
+            self._paced_from = max(self._paced_from, monotonic() - (self.events + portion) / self._rate)
             due = self._paced_from + self.events / self._rate
-            while self.stopped is None and (left := due - time.monotonic()) > 0:
-                time.sleep(min(left, TICK))
+            while self.stopped is None and (left := due - monotonic()) > 0:
+                sleep(min(left, TICK))
 
     def _bad_line(self, source: Input, number: int, error: Exception) -> None:
         why = "lone surrogates cannot be sent by GET" if isinstance(error, UnicodeEncodeError) else str(error)
@@ -305,9 +305,9 @@ class Sending:
         """Send what is queued, and see what is left."""
         while not (self.stopped or emitter.drain(TICK)):
             # It has ended early where an attempt failed; the next one is when the emitter itself would make it.
-            until = time.monotonic() + emitter.retry_delay
-            while self.stopped is None and time.monotonic() < until:
-                time.sleep(TICK / 10)
+            until = monotonic() + emitter.retry_delay
+            while self.stopped is None and monotonic() < until:
+                sleep(TICK / 10)
         self._start_closing(emitter)
         while self._closer is not None and self._closer.is_alive() and not self._hurry:
             self._closer.join(TICK)
@@ -330,17 +330,17 @@ class Sending:
     def _left_in(self, emitter: fastemit.Emitter) -> list[dict[str, Any]]:
         """The events that are queued or in a request."""
         assert self._in_flight is not None
-        deadline = time.monotonic() + _GRACE_OF_SENDER
+        deadline = monotonic() + _GRACE_OF_SENDER
         while True:
             there = emitter.stats()
             left: list[dict[str, Any]] = self._in_flight.events() + emitter.event_store.event_buffer
             # The sender may be on the way with some: from the buffer to a request, or from its answer back.
             if len(left) == there.queued_events + there.in_flight_events and emitter.stats() == there:
                 return left
-            if time.monotonic() > deadline:
+            if monotonic() > deadline:
                 self._complain("not all events that were not delivered could be written: some were under way")
                 return left
-            time.sleep(TICK / 10)
+            sleep(TICK / 10)
 
     def _on_failure(self, _: int, events: list[dict[str, Any]]) -> None:
         """Called after each pass with events that were not sent: first those that were refused, then those kept."""
@@ -357,7 +357,7 @@ class Sending:
     def _watch(self) -> None:
         stuck_since: float | None = None
         while not self._finished.wait(TICK):
-            now = time.monotonic()
+            now = monotonic()
             self._show(now)
             if self.emitter is None:
                 continue

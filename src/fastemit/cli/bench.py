@@ -18,6 +18,7 @@ from importlib import import_module
 from statistics import median
 from typing import Any, Final
 
+from fastemit._time import monotonic
 from fastemit.cli._arguments import positive
 
 _DESCRIPTION = """\
@@ -225,16 +226,16 @@ def _round(contender: Contender, sink: Sink, seconds: float, interrupted: list[i
     take, finish = contender.open(sink.url)
     sink.count()
     events = 0
-    cpu, started = time.process_time(), time.perf_counter()
+    cpu, started = time.process_time(), monotonic()
     until = started + seconds
-    while time.perf_counter() < until:
+    while monotonic() < until:
         for _ in range(_EVERY):
             take(_PAGE_VIEW)
         events += _EVERY
         if interrupted:
             raise KeyboardInterrupt
     finish()
-    took, cpu = time.perf_counter() - started, time.process_time() - cpu
+    took, cpu = monotonic() - started, time.process_time() - cpu
     arrived = sink.count()
     if arrived != events:
         raise BenchError(f"{contender.name}: {events:,} events were given in, and {arrived:,} arrived")

@@ -6,9 +6,9 @@ import argparse
 import json
 import os
 import sys
-import time
 from typing import TYPE_CHECKING, Any
 
+from fastemit._time import monotonic
 from fastemit.cli._arguments import positive
 
 if TYPE_CHECKING:
@@ -141,9 +141,9 @@ def run(args: argparse.Namespace) -> int:
         drain_timeout=args.drain_timeout,
         patience=args.give_up_after,
     )
-    started = time.monotonic()
+    started = monotonic()
     sending.run()
-    result = _result(sending, time.monotonic() - started)
+    result = _result(sending, monotonic() - started)
     if args.json:
         print(json.dumps(result))
     elif not args.quiet:

@@ -6,7 +6,6 @@ import json
 import signal
 import sys
 import threading
-import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from fastemit._delivery import Delivery, Inbox, Reporter
 from fastemit._settings import checks
 from fastemit._signals import raise_of_signal_handler
 from fastemit._stores import BatchAround, BufferAround
+from fastemit._time import monotonic
 from fastemit.emitters import DEFAULT_BUFFER_BYTES, Emitter
 from fastemit.event_store import DEFAULT_BUFFER_CAPACITY
 from fastemit.redis.scripts import LOST, InFlight, client_of, key_name
@@ -261,7 +261,7 @@ class RedisWorker:
             self._inbox.wait(seconds)
 
     def _end(self) -> None:
-        deadline = time.monotonic() + self._delivery.shutdown_timeout
+        deadline = monotonic() + self._delivery.shutdown_timeout
         self._delivery.begin_close(deadline)
         self._tell_until_sent(deadline)
         self._delivery.finish_close(deadline)
@@ -280,7 +280,7 @@ class RedisWorker:
     def _tell_until_sent(self, deadline: float) -> None:
         """Go on telling Redis, so that a worker that takes long to end is not taken for dead meanwhile."""
         pause = self.poll_interval
-        while self._buffer.unsettled_events and (left := deadline - time.monotonic()) > 0:
+        while self._buffer.unsettled_events and (left := deadline - monotonic()) > 0:
             self._inbox.wait(min(pause, left))
             try:
                 if self._unsure:
@@ -306,7 +306,7 @@ class RedisWorker:
         if self._unsure:
             self._agree()
         self._tell_redis()
-        now = time.monotonic()
+        now = monotonic()
         if now - self._looked_at > self.takeover_after / 3:
             self._take_over()
             self._looked_at = now
@@ -385,7 +385,7 @@ class RedisWorker:
             if not entry.settled:
                 break
             count += 1
-        now = time.monotonic()
+        now = monotonic()
         if count or (self._held and now - self._signed_at > self.takeover_after / 4):
             if not self._check(self._redis.settle(len(self._held), count)):
                 return

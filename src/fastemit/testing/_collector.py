@@ -7,13 +7,13 @@ import selectors
 import socket
 import sys
 import threading
-import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import Any
 
+from fastemit._time import monotonic
 from fastemit.testing._answer import Answer, Status, check_count, check_headers, check_seconds
 from fastemit.testing._connection import Connection
 from fastemit.testing._journal import BadEvent, Journal
@@ -100,7 +100,7 @@ class Collector:
         within 5 s, because a function given to `respond` does not return, is reported with a
         `ResourceWarning`.
         """
-        deadline = time.monotonic() + _CLOSE_TIMEOUT
+        deadline = monotonic() + _CLOSE_TIMEOUT
         with self._lock:
             if self._listener is None:
                 return
@@ -114,7 +114,7 @@ class Collector:
             self.drop_connections()
             for thread in self._threads:
                 if thread is not threading.current_thread():
-                    thread.join(max(deadline - time.monotonic(), 0))
+                    thread.join(max(deadline - monotonic(), 0))
             stuck = [t.name for t in self._threads if t.is_alive() and t is not threading.current_thread()]
             self._threads.clear()
             self._finished.clear()

@@ -7,13 +7,13 @@ request.
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from io import BufferedReader
 from typing import Any
 
+from fastemit._time import monotonic
 from fastemit.testing._payload import Decoded, carries_events, decode
 
 MAX_REQUEST_LINE = 64 * 1024
@@ -161,7 +161,7 @@ def read_request(
     if version == "HTTP/1.1" and len(headers.getlist("Host")) != 1:
         raise BadRequest(400, "exactly one Host header is expected")
     body, size = _read_body(reader, send, method, headers, scratch)
-    arrived, ours = time.monotonic(), carries_events(method, path)
+    arrived, ours = monotonic(), carries_events(method, path)
     return Request(method, target, path, query, version, headers, body, size, arrived, connection, None, ours)
 
 
