@@ -11,41 +11,22 @@ import http.client
 import ssl
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
-from urllib.request import getproxies, proxy_bypass
 
 import urllib3
-from urllib3.exceptions import HTTPError, LocationParseError, ProtocolError, ReadTimeoutError
+from urllib3.exceptions import HTTPError, ProtocolError, ReadTimeoutError
 from urllib3.util import Timeout, make_headers, parse_url
 
 from fastemit._interfaces import ANSWER_LIMIT, CONTENT_TYPE, DEFAULT_TIMEOUT, Outcome
 from fastemit._process import renew_pools
 from fastemit._signals import raise_of_signal_handler
 from fastemit._transport.connections import Exchange, pool_classes
+from fastemit._transport.proxies import proxy_for
 from fastemit._transport.tls import tls_context
 from fastemit._version import __version__
 from fastemit.stats import described_without_secrets
 
 if TYPE_CHECKING:
     from fastemit._transport.endpoint import Endpoint
-
-
-def proxy_for(endpoint: Endpoint) -> str | None:
-    """The proxy that HTTP_PROXY, HTTPS_PROXY and NO_PROXY ask for, or None."""
-    host = endpoint.host if endpoint.port is None else f"{endpoint.host}:{endpoint.port}"
-    proxy = getproxies().get(endpoint.scheme)
-    if not proxy or proxy_bypass(host):
-        return None
-    if "://" not in proxy:
-        proxy = "http://" + proxy
-    # Its value is not shown: there may be a password in it.
-    wrong = f"{endpoint.scheme.upper()}_PROXY in the environment must be an http:// or https:// address"
-    try:
-        parsed = parse_url(proxy)
-    except LocationParseError:
-        raise ValueError(f"{wrong}, and its value cannot be read as one") from None
-    if parsed.scheme not in ("http", "https") or not parsed.host:
-        raise ValueError(f"{wrong}, not {parsed.scheme}://...: fastemit speaks no other proxy protocol")
-    return proxy
 
 
 class HttpTransport:
