@@ -11,6 +11,8 @@ from urllib.parse import quote, unquote, urlsplit
 from fastemit._settings import checks
 
 PATHS: Final = {"post": "/com.snowplowanalytics.snowplow/tp2", "get": "/i"}
+#: An IPv6 address with a zone id, in brackets: what comes before its `%`, the zone, the rest.
+_ZONE: Final = re.compile(r"((?:[^/?#]*@)?\[[^]%/?#]*)%([^]/?#]*)(\].*)", re.DOTALL)
 _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _ALLOWED: Final = (
     "a collector's address such as 'collector.example.com', 'https://collector.example.com:8443/prefix' or '[::1]:9090'"
@@ -23,7 +25,7 @@ class Endpoint:
 
     Attributes:
         scheme: "http" or "https".
-        host: name or address; IPv6 without brackets.
+        host: name or address; IPv6 without brackets, a zone id behind a `%` (`fe80::1%eth0`).
         port: as given, or None for the scheme's own.
         path: what follows the host, for the method asked for.
         username, password: from `user:password@`, or None. Never part of `url`, nor of the repr.
@@ -39,9 +41,28 @@ class Endpoint:
     @property
     def url(self) -> str:
         """The full collector URI, without user and password."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        port = "" if self.port is None else f":{self.port}"
-        return f"{self.scheme}://{host}{port}{self.path}"
+        address, percent, zone = self.host.partition("%")
+        host = f"{address}%25{quote(zone, safe='')}" if percent else address
+        return f"{self.scheme}://{self._with_port(host)}{self.path}"
+
+    @property
+    def zoned(self) -> bool:
+        """Whether the host is an IPv6 address with a zone id, which means something to this machine alone."""
+        return "%" in self.host
+
+    @property
+    def authority(self) -> str:
+        """Host and port as others are told them: without a zone id."""
+        return self._with_port(self.host.partition("%")[0])
+
+    @property
+    def url_for_others(self) -> str:
+        """`url` as a proxy is told it: without a zone id."""
+        return f"{self.scheme}://{self.authority}{self.path}"
+
+    def _with_port(self, host: str) -> str:
+        host = f"[{host}]" if ":" in host else host
+        return host if self.port is None else f"{host}:{self.port}"
 
 
 def parse_endpoint(endpoint: Any, protocol: Any = "https", port: Any = None, method: Any = "post") -> Endpoint:
@@ -49,7 +70,8 @@ def parse_endpoint(endpoint: Any, protocol: Any = "https", port: Any = None, met
 
     Args:
         endpoint: the collector, with or without a scheme (any case; it wins over `protocol`), a port, a path
-            prefix, a trailing slash, `user:password@`; an IPv6 address in brackets.
+            prefix, a trailing slash, `user:password@`; an IPv6 address in brackets, with `%25eth0` or `%eth0` where it
+            has a zone id.
         protocol: "http" or "https", for an endpoint without a scheme.
         port: 1 to 65535, or None for the endpoint's own or else the scheme's.
         method: "post" or "get", which decides the path.
@@ -82,6 +104,13 @@ def parse_endpoint(endpoint: Any, protocol: Any = "https", port: Any = None, met
         scheme, rest = match[1].lower(), endpoint[match.end() :]
         if scheme not in ("http", "https"):
             raise wrong(f"the scheme {scheme!r} is neither http nor https")
+    zone = ""
+    if (zoned := _ZONE.match(rest)) is not None:
+        # By RFC 6874 its % is escaped; most programs, and people, write it as it is.
+        zone = unquote(zoned[2].removeprefix("25")) if zoned[2].startswith("25") else zoned[2]
+        if not re.fullmatch(r"[^\s/%\[\]?#]+", zone) or not zone.isprintable():
+            raise wrong("behind the % of its host there is no zone id such as eth0; a number 25 is written %2525")
+        rest = zoned[1] + zoned[3]
     try:
         parts = urlsplit(f"{scheme}://{rest}")
         own_port = parts.port
@@ -112,4 +141,6 @@ def parse_endpoint(endpoint: Any, protocol: Any = "https", port: Any = None, met
     username = unquote(parts.username) if parts.username is not None else None
     password = unquote(parts.password) if parts.password is not None else None
     path = quote(parts.path.rstrip("/"), safe="/%:@!$&'()*+,;=~-._") + PATHS[method]
+    if zone:
+        host = f"{host}%{zone}"
     return Endpoint(scheme, host, port if port is not None else own_port, path, username, password)

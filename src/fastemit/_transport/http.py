@@ -63,6 +63,9 @@ class HttpTransport:
         for name, value in (headers or {}).items():
             self._headers = {key: text for key, text in self._headers.items() if key.lower() != name.lower()}
             self._headers[name] = value
+        if endpoint.zoned and not any(name.lower() == "host" for name in self._headers):
+            # Python 3.10 would send the zone id with it.
+            self._headers["Host"] = endpoint.authority
         self._post_headers = {**self._headers, "Content-Type": CONTENT_TYPE}
         self._users_manager = pool_manager
         self._exchange = Exchange()
@@ -100,10 +103,15 @@ class HttpTransport:
         """Decide what requests are asked of: straight of the pool where there is one, which spares parsing the URL."""
         if self._users_manager is None and self._proxy is None:
             endpoint = self._endpoint
-            self._open = self._manager.connection_from_host(endpoint.host, endpoint.port, endpoint.scheme)
+            # A manager writes the host in small letters and escapes some: not good for the name of a zone.
+            host = endpoint.host.partition("%")[0]
+            self._open = self._manager.connection_from_host(host, endpoint.port, endpoint.scheme)
+            if endpoint.zoned:
+                self._open.host = endpoint.host
             self._address = endpoint.path
         else:
-            self._open, self._address = self._manager, self._endpoint.url
+            self._open = self._manager
+            self._address = self._endpoint.url if self._proxy is None else self._endpoint.url_for_others
 
     def post(self, body: bytes | memoryview, cap: float | None = None) -> Outcome:
         return self._request("POST", "", body, cap)

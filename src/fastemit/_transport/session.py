@@ -32,6 +32,9 @@ class SessionTransport:
         endpoint: where to.
         timeout: (connect, read) in seconds; None for the default. The read part bounds each receive, as in requests.
         headers: added to each request.
+
+    Raises:
+        ValueError: the endpoint has a zone id, which requests cannot look up.
     """
 
     def __init__(
@@ -41,6 +44,11 @@ class SessionTransport:
         timeout: tuple[float, float] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
+        if endpoint.zoned:
+            raise ValueError(
+                f"endpoint must be without a zone id where there is a session, not {endpoint.url!r}: requests looks up "
+                "its %25 as it is, and never finds it; leave the session out, or use a pool_manager"
+            )
         # requests does so at its first request, where a fork in the middle of it would leave the child a locked import.
         import netrc  # noqa: F401
 
