@@ -243,8 +243,11 @@ class FaultyNetwork:
         strike.send_down(answer_head[:11])
         if phase == "status":
             strike.strike()
-        strike.send_down(answer_head[11:])
+        status_end = answer_head.index(b"\r\n") + 2
+        strike.send_down(answer_head[11:status_end])
+        # The status decides: what becomes of the headers changes nothing.
         passage.answered = True
+        strike.send_down(answer_head[status_end:])
         if phase == "answer":
             strike.strike()
         strike.send_down(answer)

@@ -1,7 +1,8 @@
 """urllib3's connections, with what a client that must not lose events needs in addition.
 
-An answer is bounded as a whole, interim answers are skipped, a connection that was idle for long is replaced, and one
-that proves closed although it had been answered before is told apart, since it costs a resend and no backoff.
+An answer is bounded as a whole, and counts by its status however its headers are; interim answers are skipped; a
+connection that was idle for long, or is old, is replaced; and one that proves closed although it had been answered
+before is told apart, since it costs a resend and no backoff.
 """
 
 from __future__ import annotations
@@ -10,20 +11,33 @@ import http.client
 import io
 import queue
 import threading
+from enum import Enum
 from typing import Any, Final
 
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
+from fastemit._signals import raise_of_signal_handler
 from fastemit._time import monotonic
 
 #: Seconds after which an idle connection is not trusted. Load balancers close theirs after 60 (AWS ALB's default).
 IDLE_LIMIT: Final = 50.0
+#: Seconds after which a connection is replaced between two requests. A name may have moved meanwhile, and a bundle of
+#: authorities may have changed, while the old address still answers.
+AGE_LIMIT: Final = 300.0
 #: Bytes of one answer, head and all. http.client bounds lines and headers, but not the trailers after the last chunk,
 #: which it reads to their end: a server that sends them for ever would be listened to until the timeout, at full speed.
 WHOLE_ANSWER_LIMIT: Final = 1024 * 1024
 #: Interim answers (1xx) before the final one; a server that sends more is not one to talk to.
 INTERIM_LIMIT: Final = 100
+#: The headers that say how an answer ends, and what the delivery asks for. All others are read and forgotten.
+_HEADERS: Final = frozenset(
+    {b"connection", b"content-length", b"keep-alive", b"location", b"proxy-connection", b"retry-after"}
+    | {b"transfer-encoding"}
+)
+#: Bytes of one line of the head that are looked at, and lines of headers that are kept.
+_LINE_LIMIT: Final = 8192
+_KEPT_LIMIT: Final = 32
 
 
 class Exchange(threading.local):
@@ -66,6 +80,69 @@ class _UntilDeadline(io.RawIOBase):
         super().close()
 
 
+class _Part(Enum):
+    """Where in an answer the reader is."""
+
+    STATUS = 0
+    INTERIM_HEADERS = 1
+    HEADERS = 2
+    BODY = 3
+
+
+class _AnswerReader(io.BufferedReader):
+    """Reads an answer, and of its head what matters.
+
+    http.client refuses an answer with more than 100 headers, or with a line of more than 64 kB: its events would be
+    sent again and again, and counted by the collector each time. So a long line is cut, and a header that nobody asks
+    for is left out.
+    """
+
+    part = _Part.STATUS
+    #: Whether the headers end where the line breaks, since the status has been read and decides.
+    status_decides = False
+    #: Whether they ended so.
+    broken = False
+    _kept = 0
+    _keeps = False
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        if self.part is _Part.BODY:
+            return super().readline(size)
+        if self.part is _Part.STATUS:
+            return self._cut_line()
+        try:
+            return self._header()
+        except (OSError, http.client.HTTPException) as error:
+            raise_of_signal_handler(error)
+            if self.part is _Part.INTERIM_HEADERS or not self.status_decides:
+                raise
+            self.broken = True
+            return b""
+
+    def begin_headers(self, part: _Part) -> None:
+        self.part = part
+        self._kept, self._keeps = 0, False
+
+    def _cut_line(self) -> bytes:
+        line = rest = super().readline(_LINE_LIMIT)
+        while rest and not rest.endswith(b"\n"):
+            rest = super().readline(_LINE_LIMIT)
+        return line if line.endswith(b"\n") or not line else line + b"\r\n"
+
+    def _header(self) -> bytes:
+        """The next header that is asked for, or the end of them."""
+        while True:
+            line = self._cut_line()
+            if line in (b"\r\n", b"\n", b""):
+                return line
+            if line[:1] not in b" \t":
+                name = line.partition(b":")[0].strip().lower()
+                self._keeps = name in _HEADERS and self._kept < _KEPT_LIMIT
+            if self._keeps:
+                self._kept += 1
+                return line
+
+
 class _BoundedSocket:
     """What `http.client.HTTPResponse` wants of a socket: a file to read from."""
 
@@ -73,8 +150,8 @@ class _BoundedSocket:
         self._sock = sock
         self._deadline = deadline
 
-    def makefile(self, _mode: str) -> io.BufferedReader:
-        return io.BufferedReader(_UntilDeadline(self._sock, self._deadline))
+    def makefile(self, _mode: str) -> _AnswerReader:
+        return _AnswerReader(_UntilDeadline(self._sock, self._deadline))
 
 
 class _Response(http.client.HTTPResponse):
@@ -84,20 +161,34 @@ class _Response(http.client.HTTPResponse):
     """
 
     _interim = 0
+    fp: Any
 
     def _read_status(self) -> tuple[str, int, str]:
+        reader: _AnswerReader = self.fp
         while True:
+            reader.part = _Part.STATUS
             version, status, reason = super()._read_status()  # type: ignore[misc]
             if not 100 <= status < 200 or status == 101:
+                reader.begin_headers(_Part.HEADERS)
                 return version, status, reason
             self._interim += 1
             if self._interim > INTERIM_LIMIT:
                 raise http.client.HTTPException(f"more than {INTERIM_LIMIT} interim answers")
+            reader.begin_headers(_Part.INTERIM_HEADERS)
             http.client.parse_headers(self.fp)
 
     def begin(self) -> None:
+        reader: _AnswerReader = self.fp
+        reader.status_decides = True
         super().begin()
-        if self._interim or self.status == 101:
+        reader.part = _Part.BODY
+        lengths = ",".join(self.headers.get_all("content-length") or ()).split(",")
+        if len({length.strip() for length in lengths}) > 1:
+            # Nobody knows where it ends. urllib3 would raise.
+            del self.headers["content-length"]
+            self.length = None
+            reader.broken = True
+        if self._interim or self.status == 101 or reader.broken:
             self.will_close = True
 
 
@@ -109,6 +200,7 @@ class _Watchful:
     timeout: Any
     _answers = 0
     _answered_at = 0.0
+    _connected_at = 0.0
 
     def response_class(self, sock: Any, debuglevel: int = 0, method: str | None = None) -> _Response:
         bounded: Any = _BoundedSocket(sock, monotonic() + self.exchange.read_timeout)
@@ -117,13 +209,15 @@ class _Watchful:
     @property
     def is_connected(self) -> bool:
         # urllib3 asks before it uses a connection again, and replaces one that is not.
-        if self._answers and monotonic() - self._answered_at > IDLE_LIMIT:
+        now = monotonic()
+        if self._answers and (now - self._answered_at > IDLE_LIMIT or now - self._connected_at > AGE_LIMIT):
             return False
         return super().is_connected  # type: ignore[misc,no-any-return]
 
     def connect(self) -> None:
         super().connect()  # type: ignore[misc]
         self._answers = 0
+        self._connected_at = monotonic()
         # urllib3 leaves the connect timeout on while it sends; a large body over a slow line may take longer.
         self.sock.settimeout(self.exchange.read_timeout)
         self.exchange.under_way = True
