@@ -142,6 +142,9 @@ def test_a_file_that_holds_no_certificates_is_an_error_that_names_it(
 
 @pytest.fixture
 def _no_system_authorities(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Nor any that were read before.
+    monkeypatch.setattr(trust, "_shared", trust._Contexts())
+    monkeypatch.setattr(trust._Certifi, "path", None)
     monkeypatch.setattr(ssl.SSLContext, "load_default_certs", lambda *_: None)
     monkeypatch.setattr(trust, "_has_system_authorities", lambda _: False)
 

@@ -8,7 +8,6 @@ import base64
 # the middle of an import leaves a module lock in the child that nobody will ever release.
 import encodings.idna  # noqa: F401
 import http.client
-import ssl
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +20,7 @@ from fastemit._process import renew_pools
 from fastemit._signals import raise_of_signal_handler
 from fastemit._transport.connections import Exchange, pool_classes
 from fastemit._transport.proxies import proxy_for
-from fastemit._transport.tls import tls_context
+from fastemit._transport.tls import Trust, trust_in
 from fastemit._version import __version__
 from fastemit.stats import described_without_secrets
 
@@ -70,9 +69,9 @@ class HttpTransport:
         self._users_manager = pool_manager
         self._exchange = Exchange()
         self._proxy = None if pool_manager is not None else proxy_for(endpoint)
-        self._context: ssl.SSLContext | None = None
+        self._trust: Trust | None = None
         if pool_manager is None and (endpoint.scheme == "https" or (self._proxy or "").startswith("https:")):
-            self._context = tls_context(ca_certs)
+            self._trust = trust_in(ca_certs)
         #: Pools of the process that this one was forked from: to be neither used nor closed here.
         self._inherited: list[Any] = []
         self._manager = self._new_manager()
@@ -87,7 +86,7 @@ class HttpTransport:
             # A few more than there are senders, for `http_post` and the like beside them: urllib3 warns of each
             # connection that finds its pool full.
             "maxsize": self._connections + 8,
-            "ssl_context": self._context,
+            "ssl_context": self._trust,
         }
         manager: urllib3.PoolManager
         if self._proxy is None:
@@ -95,7 +94,8 @@ class HttpTransport:
         else:
             auth = parse_url(self._proxy).auth
             settings["proxy_headers"] = make_headers(proxy_basic_auth=auth) if auth else None
-            manager = urllib3.ProxyManager(self._proxy, proxy_ssl_context=self._context, **settings)
+            context: Any = self._trust
+            manager = urllib3.ProxyManager(self._proxy, proxy_ssl_context=context, **settings)
         manager.pool_classes_by_scheme = pool_classes(self._exchange)
         return manager
 

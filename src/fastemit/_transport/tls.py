@@ -1,26 +1,88 @@
-"""Whom TLS connections trust."""
+"""Whom TLS connections trust: contexts that the emitters of a process share, and that follow the files on disk."""
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 import re
 import ssl
-from collections.abc import Iterator
+import threading
+from typing import Any, Final, NamedTuple
 
 from urllib3.util.ssl_ import create_urllib3_context
 
-_HASHED = re.compile(r"[0-9a-f]{8}\.[0-9]+")
-_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
+from fastemit.stats import say
+
+_HASHED: Final = re.compile(r"[0-9a-f]{8}\.[0-9]+")
+_VARIABLES: Final = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
+#: Contexts that are kept for the next emitter; one takes some 800 kB. Those in use live as long as their emitters.
+_KEPT: Final = 16
 
 
-def _named(ca_certs: str | None) -> Iterator[tuple[str, str]]:
-    """Where authorities are asked for by name: (who says so, path), the strongest first."""
+class _Source(NamedTuple):
+    """Where authorities come from.
+
+    Attributes:
+        name: who says so, for a person: "ca_certs" or a variable; None for the system.
+        path: a file or directory; "" for the system.
+    """
+
+    name: str | None
+    path: str
+
+
+_SYSTEM: Final = _Source(None, "")
+
+
+def _source(ca_certs: str | None) -> _Source:
+    """The strongest that is named."""
     if ca_certs is not None:
-        yield "ca_certs", ca_certs
+        # A later change of the working directory changes nothing.
+        return _Source("ca_certs", os.path.abspath(ca_certs) if ca_certs else ca_certs)
     for variable in _VARIABLES:
-        path = os.environ.get(variable)
-        if path:
-            yield variable, path
+        if path := os.environ.get(variable):
+            return _Source(variable, os.path.abspath(path))
+    return _SYSTEM
+
+
+# -- what is on disk ---------------------------------------------------------------------------------------------------
+
+
+def _stamp(path: str) -> tuple[int, ...] | None:
+    """What changes when a file or directory does: replaced, written to, or reached by a symbolic link that was."""
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def _directory_stamp(path: str) -> object:
+    """As `_stamp`; what a directory's links lead to may change while it does not."""
+    entries = []
+    with contextlib.suppress(OSError, ValueError):
+        entries = [name for name in os.listdir(path) if _HASHED.fullmatch(name)]
+    return _stamp(path), [(name, _stamp(os.path.join(path, name))) for name in sorted(entries)]
+
+
+class _Certifi:
+    """The bundle of certifi, which is imported only where the system has no authorities."""
+
+    path: str | None = None
+
+
+def _state(source: _Source) -> object:
+    """What a context of this source was made from; another value says that it is out of date."""
+    if source.path:
+        return _directory_stamp(source.path) if os.path.isdir(source.path) else _stamp(source.path)
+    paths = ssl.get_default_verify_paths()
+    bundles = [paths.cafile, _Certifi.path]
+    # A system's directory holds hundreds of links, all made anew by the tool that changes them.
+    return [(path, _stamp(path)) for path in (*bundles, paths.capath) if path]
+
+
+# -- contexts ----------------------------------------------------------------------------------------------------------
 
 
 def _has_system_authorities(context: ssl.SSLContext) -> bool:
@@ -34,34 +96,24 @@ def _has_system_authorities(context: ssl.SSLContext) -> bool:
         return False
 
 
-def tls_context(ca_certs: str | None) -> ssl.SSLContext:
-    """A context that verifies certificates and host names.
+def _load(context: ssl.SSLContext, source: _Source) -> None:
+    name, path = source
+    try:
+        if os.path.isdir(path):
+            # OpenSSL takes any directory, and finds in it only what is named by its hash.
+            if not any(_HASHED.fullmatch(entry) for entry in os.listdir(path)):
+                raise ValueError(
+                    f"{name} must be a file or directory of PEM certificates, not {path!r}: "
+                    "nothing in it is named by its hash, as `openssl rehash` does"
+                )
+            context.load_verify_locations(capath=path)
+        else:
+            context.load_verify_locations(cafile=path)
+    except (OSError, ssl.SSLError) as error:
+        raise ValueError(f"{name} must be a file or directory of PEM certificates, not {path!r}: {error}") from error
 
-    The authorities are those of `ca_certs` (a file or a directory), or else of REQUESTS_CA_BUNDLE, CURL_CA_BUNDLE or
-    SSL_CERT_FILE in the environment, or else the system's, or else certifi's if that is installed.
 
-    Raises:
-        ValueError: a path that is named holds no authorities, or there are none anywhere.
-    """
-    context = create_urllib3_context(cert_reqs=ssl.CERT_REQUIRED)
-    context.check_hostname = True
-    for name, path in _named(ca_certs):
-        try:
-            if os.path.isdir(path):
-                # OpenSSL takes any directory, and finds in it only what is named by its hash.
-                if not any(_HASHED.fullmatch(entry) for entry in os.listdir(path)):
-                    raise ValueError(
-                        f"{name} must be a file or directory of PEM certificates, not {path!r}: "
-                        "nothing in it is named by its hash, as `openssl rehash` does"
-                    )
-                context.load_verify_locations(capath=path)
-            else:
-                context.load_verify_locations(cafile=path)
-        except (OSError, ssl.SSLError) as error:
-            raise ValueError(
-                f"{name} must be a file or directory of PEM certificates, not {path!r}: {error}"
-            ) from error
-        return context
+def _load_system(context: ssl.SSLContext) -> None:
     context.load_default_certs()
     if not _has_system_authorities(context):
         try:
@@ -71,5 +123,133 @@ def tls_context(ca_certs: str | None) -> ssl.SSLContext:
                 "ca_certs must name a file or directory of certificate authorities, since this system has none: "
                 "https needs one to verify the collector by (or install certifi)"
             ) from None
-        context.load_verify_locations(cafile=certifi.where())
+        _Certifi.path = certifi.where()
+        context.load_verify_locations(cafile=_Certifi.path)
+
+
+def _new_context(source: _Source) -> ssl.SSLContext:
+    context = create_urllib3_context(cert_reqs=ssl.CERT_REQUIRED)
+    context.check_hostname = True
+    context.set_alpn_protocols(["http/1.1"])
+    if source.path:
+        _load(context, source)
+    else:
+        _load_system(context)
     return context
+
+
+class _Contexts:
+    """The contexts of one process, the latest used last.
+
+    A forked child makes its own: a thread of the parent may have held a lock inside of one, which nobody would ever
+    release in the child.
+
+    Thread safety: any method may be called from any thread. The lock is reentrant, so that a signal handler may make an
+    emitter while its own thread does; what is done under it waits for the disk alone.
+    """
+
+    def __init__(self) -> None:
+        self.process = os.getpid()
+        self._lock = threading.RLock()
+        self._known: dict[_Source, tuple[object, ssl.SSLContext]] = {}
+        self._complaints: dict[_Source, object] = {}
+
+    def of(self, source: _Source) -> ssl.SSLContext:
+        """The context for what is on disk now. Raises `ValueError` when that is no good."""
+        with self._lock:
+            # Looked at before it is read: what changes meanwhile is read again.
+            state = _state(source)
+            known = self._known.pop(source, None)
+            if known is None or known[0] != state:
+                known = state, _new_context(source)
+                if not source.path:
+                    # It may be certifi's now.
+                    known = _state(source), known[1]
+            self._known[source] = known
+            while len(self._known) > _KEPT:
+                self._known.pop(next(iter(self._known)))
+            return known[1]
+
+    def complain(self, source: _Source, error: Exception) -> None:
+        """Log once what is wrong with the files as they are."""
+        state = _state(source)
+        with self._lock:
+            told = self._complaints.get(source) == state and source in self._complaints
+            self._complaints[source] = state
+        if not told:
+            say(logging.WARNING, "the certificate authorities that were read before are trusted on: %s", error)
+
+
+_shared = _Contexts()
+#: Of the processes that this one was forked from. Not freed: that, too, takes locks inside of OpenSSL.
+_inherited: Final[list[_Contexts]] = []
+
+
+def _contexts() -> _Contexts:
+    global _shared
+    if _shared.process != os.getpid():
+        _inherited.append(_shared)
+        _shared = _Contexts()
+    return _shared
+
+
+class Trust:
+    """What urllib3 is given for an `ssl.SSLContext`: each handshake takes the shared one of that moment.
+
+    Many emitters and threads use the shared one at once, so nothing is ever set on it: what urllib3 sets before each
+    handshake ends here. (To set something on a context while another thread makes a connection from it is a race inside
+    of OpenSSL.)
+
+    When the files have changed and cannot be used, the last good context stays in use, and a warning says so: they may
+    be in the middle of being written, or out of reach of a process that has given up its rights.
+    """
+
+    def __init__(self, source: _Source) -> None:
+        self._source = source
+        self._context = _contexts().of(source)
+        #: Whether the context sees to the name of the host; else urllib3 does so in addition.
+        self.check_hostname = True
+
+    def current(self) -> ssl.SSLContext:
+        """The context for a new connection."""
+        contexts = _contexts()
+        try:
+            self._context = contexts.of(self._source)
+        except ValueError as error:
+            contexts.complain(self._source, error)
+        return self._context
+
+    @property
+    def verify_mode(self) -> ssl.VerifyMode:
+        return ssl.CERT_REQUIRED
+
+    @verify_mode.setter
+    def verify_mode(self, value: ssl.VerifyMode) -> None:
+        if value != ssl.CERT_REQUIRED:
+            raise ValueError(f"verify_mode must be CERT_REQUIRED, not {value!r}: other emitters share the context")
+
+    def set_alpn_protocols(self, protocols: Any) -> None:
+        """Nothing: the shared context has been told of HTTP/1.1, which is all that is spoken here."""
+
+    def wrap_socket(self, *args: Any, **kwargs: Any) -> Any:
+        return self.current().wrap_socket(*args, **kwargs)
+
+    def wrap_bio(self, *args: Any, **kwargs: Any) -> Any:
+        return self.current().wrap_bio(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        # What else is asked, such as `hostname_checks_common_name`.
+        return getattr(self.current(), name)
+
+
+def trust_in(ca_certs: str | None) -> Trust:
+    """What verifies certificates and host names.
+
+    The authorities are those of `ca_certs` (a file or a directory), or else of REQUESTS_CA_BUNDLE, CURL_CA_BUNDLE or
+    SSL_CERT_FILE in the environment, or else the system's, or else certifi's if that is installed. Which of these it is
+    is decided here, once; what it holds is read again for each new connection when it has changed.
+
+    Raises:
+        ValueError: a path that is named holds no authorities, or there are none anywhere.
+    """
+    return Trust(_source(ca_certs))
