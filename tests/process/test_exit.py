@@ -57,12 +57,6 @@ def test_an_event_of_an_exit_handler_that_was_registered_after_the_import_is_del
     assert run.arrived == [0, 1, 2]
 
 
-def test_an_event_of_an_exit_handler_that_runs_after_fastemit_s_is_dropped_without_a_word(run: Script) -> None:
-    preamble = "import atexit\natexit.register(lambda: put(emitter, 2, 3))\n"
-    assert run("emitter = Emitter(URL); put(emitter)", preamble).well
-    assert run.arrived == [0, 1, 2]
-
-
 def test_events_of_a_thread_that_the_process_waits_for_are_delivered(run: Script) -> None:
     assert run("threading.Thread(target=put, args=(Emitter(URL),)).start()").well
     assert run.arrived == [0, 1, 2]

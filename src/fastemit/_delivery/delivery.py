@@ -112,6 +112,7 @@ class Delivery:
         self._senders: list[Inbox] = []  # one for each sender thread
         self._turn_taken = OneSends()  # by the one thread that sends when `_inline`
         self._closers: list[Flush] = []  # those who wait until the last sender is gone
+        self._told_left = 0  # events that a close or the end of the process left, and has told of
         self._look_for_hooks()
         self._set_notify()
 
@@ -161,6 +162,9 @@ class Delivery:
             if self._started or self._schedule.stopped:
                 return
             self._started = True
+            if lifecycle.ended():
+                # Nobody would wait for a thread, and from Python 3.12 on none starts.
+                self._go_on_inline()
             lifecycle.watch_exit()
             failure = None if self._inline else self._start_threads()
             self._set_notify()
@@ -178,7 +182,7 @@ class Delivery:
         for number in range(self._thread_count):
             inbox = Inbox()
             thread = threading.Thread(
-                target=_sender, args=(reference, inbox), name=f"fastemit-sender-{number}", daemon=True
+                target=_sender, args=(reference, inbox), name=f"{lifecycle.SENDER_NAME}-{number}", daemon=True
             )
             self._senders.append(inbox)
             try:
@@ -269,6 +273,12 @@ class Delivery:
             else:
                 self.request_flush()
                 flush.wait_until(deadline)
+                if self._inline and courier is self._courier and courier.oldest() < flush.target:
+                    # The process ends, and with it the senders, before they had seen the flush.
+                    flush.over = False
+                    with self._lock:
+                        self._schedule.flush()
+                    self._drain_inline(flush, deadline)
         finally:
             with self._lock:
                 courier.flushes.remove(flush)
@@ -397,7 +407,7 @@ class Delivery:
 
     def _close_inline(self, deadline: float) -> None:
         # Also what another thread has in flight: it may come back.
-        while self.buffer.unsettled_events and (now := monotonic()) < deadline:
+        while self.buffer.unsettled_events and not self._schedule.reached and (now := monotonic()) < deadline:
             if not self._one_turn(deadline):
                 Inbox().wait(min(max(self._schedule.backoff.until - now, MIN_PAUSE), deadline - now))
 
@@ -407,7 +417,7 @@ class Delivery:
         """Send what there is within `timeout` seconds, and stop; the number of events left."""
         self.notice_fork()
         with self._lock:
-            if self._schedule.closing or self._schedule.stopped:
+            if self.buffer.closed or self._schedule.stopped:
                 return self.buffer.unsettled_events
         deadline = monotonic() + timeout
         self.begin_close(deadline)
@@ -444,38 +454,111 @@ class Delivery:
         if not threads:
             self._transport.close()
         left = self.buffer.unsettled_events
+        self._tell_left(left)
+        return left
+
+    def begin_end(self, deadline: float) -> None:
+        """The process ends: send what there is by now until `deadline`. Does not wait."""
+        self.notice_fork()
+        with self._lock:
+            self._schedule.close(deadline, monotonic(), self.buffer.next_seq)
+            self._admission.end()
+        self.buffer.signal(everyone=True)
+
+    def finish_end(self, deadline: float) -> None:
+        """Wait for that until `deadline`. What comes from here on is sent by those who flush, in their own thread."""
+        self.notice_fork()
+        if self._guard.must_not_wait():
+            return
+        closer = Flush(self.buffer.next_seq)
+        with self._lock:
+            threads = bool(self._senders)
+            if threads:
+                self._closers.append(closer)
+        if threads:
+            closer.wait_until(deadline)
+        else:
+            self._close_inline(deadline)
+        with self._lock:
+            if self.buffer.closed:
+                # Somebody closes it for good.
+                return
+            left = 0 if self._schedule.reached else self.buffer.unsettled_events
+            self._go_on_inline()
+        self.report.log.flush()
+        self._tell_left(left)
+
+    def _go_on_inline(self) -> None:
+        """From here on nobody sends but who flushes or puts in what reaches the limit. The lock is held."""
+        # A sender that hangs in a request will find itself gone.
+        self._senders.clear()
+        self._inline = True
+        self._schedule.open_again()
+        self._set_notify()
+        self._admission.wake()
+
+    def _tell_left(self, left: int) -> None:
         if left and self.buffer.left_in is None:
             say(logging.WARNING, "closed with %d events left, which are lost when the process ends", left)
         elif left:
             say(logging.WARNING, "closed with %d events left, which stay in %s", left, self.buffer.left_in)
-        return left
+        self._told_left = left
 
     def gone(self, inbox: Inbox) -> None:
-        """A sender thread ends; the last one shuts the door."""
+        """A sender thread ends; the last one shuts the door, but at the end of the process."""
         with self._lock:
+            self._guard.sending.discard(threading.get_ident())
             if inbox not in self._senders:
                 return
             self._senders.remove(inbox)
-            self._guard.sending.discard(threading.get_ident())
             if self._senders:
                 return
-            self._schedule.stopped = True
+            ending = self._schedule.ending
+            if ending:
+                self._go_on_inline()
+            else:
+                self._schedule.stopped = True
             for waiting in self._closers + self._courier.flushes:
                 waiting.end()
-        self._transport.close()
-        lifecycle.unregister(self)
+        if not ending:
+            self._transport.close()
+            lifecycle.unregister(self)
 
     def __del__(self) -> None:
         # This runs at any point of any thread, so it takes no lock. The senders wait for a note: this one brings the
         # delivery back to life in their hands, to be closed by them. Without senders the end of the process does it.
         schedule = getattr(self, "_schedule", None)
-        if schedule is None or schedule.stopped or self.buffer.forked:
+        # While Python is taken apart, this module may have been emptied.
+        taken_apart = (lifecycle or None) is None
+        if taken_apart or schedule is None or schedule.stopped or self.buffer.forked:
+            return
+        if lifecycle.ended():
+            self._tell_what_was_not_flushed()
             return
         senders = list(self._senders)
         if senders or self.buffer.unsettled_events:
             lifecycle.adopt(self)
         for inbox in senders:
             inbox.put(self)
+
+    def _tell_what_was_not_flushed(self) -> None:
+        """Log what exit handlers have given in since the end of the process was seen to; runs while Python ends."""
+        # A thread that stands still for ever may hold any lock, a log handler's for one.
+        if not lifecycle.may_log() or not self._lock.acquire(blocking=False):
+            return
+        try:
+            left = self.buffer.unsettled_events - self._told_left
+        finally:
+            self._lock.release()
+        if left > 0:
+            where = self.buffer.left_in
+            what = "are lost" if where is None else f"stay in {where}"
+            say(
+                logging.WARNING,
+                "the process ends with %d events that came last and were not flushed, and %s",
+                left,
+                what,
+            )
 
     def after_fork(self) -> None:
         """In a forked child: start empty; nothing that was inherited is waited for, flushed or closed."""

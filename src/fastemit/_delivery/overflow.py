@@ -121,6 +121,12 @@ class Admission:
             with self._lock:
                 self._room.leave(inbox)
 
+    def end(self) -> None:
+        """The process ends: from here on nobody waits for a collector that does not answer."""
+        if self._policy == "block":
+            self._policy = "backpressure"
+        self.wake()
+
     def wake(self) -> None:
         """Wake who waits: as many as there is room for, or all of them where waiting has lost its point."""
         if self._buffer.closed or self._pointless():

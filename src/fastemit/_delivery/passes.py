@@ -442,6 +442,7 @@ class Courier:
                     for flush in self.flushes:
                         flush.left_one |= batch.seq < flush.target
                     batch.yield_place()
+                    self._schedule.renumbered()
                     return
                 # Without memory for that it is the whole, which is tried again.
                 with contextlib.suppress(MemoryError):

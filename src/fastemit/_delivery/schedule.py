@@ -81,6 +81,7 @@ class Schedule:
         self._next_flush = FOREVER if interval is None else now + interval
         self._closing = False
         self._deadline = FOREVER
+        self._close_upto: int | None = None  # a close is over when the events numbered below are settled; None: all
         self._probing = False  # a probe is in flight
         self._force = False  # one attempt is due whatever the backoff says
         self._retry_due = False  # events were kept: they go when the backoff is over, however few
@@ -95,7 +96,7 @@ class Schedule:
         queued = buffer.queued_events > 0
         # A store that was at fault may have something once it is asked again.
         nothing = not queued and buffer.recheck_at == FOREVER
-        if self.stopped or (self._closing and (nothing or now >= self._deadline)):
+        if self.stopped or (self._closing and (nothing or now >= self._deadline or self.reached)):
             return EXIT
         if self._interval is not None and now >= self._next_flush:
             self._next_flush = now + max(self._interval, MIN_INTERVAL)
@@ -238,11 +239,41 @@ class Schedule:
         self._flush_upto = self._buffer.next_seq
         self._force = self._buffer.queued_events > 0 and not self.backoff.open
 
-    def close(self, deadline: float, now: float) -> None:
-        """Send what there is until `deadline`, beginning at once; the sooner of two, unless that has passed."""
+    def close(self, deadline: float, now: float, upto: int | None = None) -> None:
+        """Send what there is until `deadline`, beginning at once; the sooner of two, unless that has passed.
+
+        Args:
+            deadline: a monotonic time.
+            now: a monotonic time.
+            upto: a number: only events with lower ones are waited for, since more may go on coming. None: all.
+        """
+        if not self._closing or upto is None:
+            self._close_upto = upto
         self._closing = True
         self._deadline = deadline if self._deadline <= now else min(self._deadline, deadline)
         self._force = True
+
+    @property
+    def ending(self) -> bool:
+        """Whether a close is under way that events may come after."""
+        return self._closing and self._close_upto is not None
+
+    @property
+    def reached(self) -> bool:
+        """Whether a close has all that it waits for, although there may be more."""
+        return self._close_upto is not None and self._buffer.oldest_seq >= self._close_upto
+
+    def renumbered(self) -> None:
+        """An event got a new number, the highest."""
+        if self._close_upto is not None:
+            self._close_upto = self._buffer.next_seq
+
+    def open_again(self) -> None:
+        """A close is over, and events may come again. Nobody keeps the time between two requests any more."""
+        self.stopped = self._closing = False
+        self._deadline = FOREVER
+        self.linger = 0.0
+        self._buffer.linger = False
 
     def wants_turn(self, now: float) -> bool:
         """Whether there is reason to ask for a turn at once."""

@@ -15,7 +15,7 @@ import weakref
 from typing import Any, Final, Protocol
 
 from fastemit._time import monotonic
-from fastemit.stats import described, say
+from fastemit.stats import described, logger, say
 
 
 class Closable(Protocol):
@@ -31,6 +31,14 @@ class Closable(Protocol):
         """Wait for that until `deadline`; the number of events left."""
         ...
 
+    def begin_end(self, deadline: float) -> None:
+        """Send what there is, until `deadline` on the monotonic clock. Does not wait."""
+        ...
+
+    def finish_end(self, deadline: float) -> None:
+        """Wait for that until `deadline`; go on taking events, to be sent by those who flush."""
+        ...
+
     def notice_fork(self) -> None:
         """Start empty in a forked child, unless that has been done. Nothing here may block."""
         ...
@@ -41,8 +49,12 @@ _open: Final[dict[int, weakref.ref[Any]]] = {}
 _orphans: Final[dict[int, Closable]] = {}
 #: Held by the one thread that notices a fork which ran no hook; never in a process that has not been forked so.
 fork_lock = threading.RLock()
-#: Whether this process runs `close_all` at its end by something other than `atexit`.
+#: Whether this process runs `end` by something other than `atexit`.
 _finalizers: Final[list[object]] = []
+#: What the names of sender threads begin with.
+SENDER_NAME: Final = "fastemit-sender"
+_ended = False
+_ends_by = float("inf")
 
 
 def renew_pools(manager: Any) -> object | None:
@@ -89,24 +101,53 @@ def _all_open() -> list[Closable]:
     return [closable for closable in alive.values() if closable is not None]
 
 
-def close_all() -> None:
-    """Close what is open, within one deadline: the longest `shutdown_timeout` among them."""
+def ended() -> bool:
+    """Whether the end of this process has been seen to: no thread is to be started any more."""
+    return _ended
+
+
+def end() -> None:
+    """The process ends: have what is open send what it has, within one deadline, the longest `shutdown_timeout` of all.
+
+    Nothing is closed, since an exit handler that runs later may still track, and flush. A second call, as the child of
+    a pool makes one, sends what has come since; its deadline is no later than that of the first.
+    """
+    global _ended, _ends_by
+    _ended = True
     closables = _all_open()
     if not closables:
         return
-    deadline = monotonic() + max(closable.shutdown_timeout for closable in closables)
+    _ends_by = min(_ends_by, monotonic() + max(closable.shutdown_timeout for closable in closables))
     for closable in closables:
-        closable.begin_close(deadline)
+        closable.begin_end(_ends_by)
     for closable in closables:
         try:
-            closable.finish_close(deadline)
-        except Exception as error:  # noqa: BLE001 - the others are still to be closed
-            say(logging.ERROR, "an emitter could not be closed: %s", described(error))
+            closable.finish_end(_ends_by)
+        except Exception as error:  # noqa: BLE001 - the others are still to be seen to
+            say(logging.ERROR, "an emitter could not send at the end: %s", described(error))
+
+
+def may_log() -> bool:
+    """Whether a line can be logged while Python is taken apart: other threads stand still then, with what they hold."""
+    me = threading.current_thread()
+    if any(thread is not me and not thread.name.startswith(SENDER_NAME) for thread in threading.enumerate()):
+        return False
+    its_logger: logging.Logger | None = logger
+    while its_logger is not None:
+        for handler in its_logger.handlers:
+            lock = handler.lock
+            if lock is not None:
+                if not lock.acquire(blocking=False):
+                    return False
+                lock.release()
+        its_logger = its_logger.parent if its_logger.propagate else None
+    return True
 
 
 def _in_child() -> None:
     # Finalize objects of the parent are not run in a child; a new one is registered at its first event.
-    global fork_lock
+    global fork_lock, _ended, _ends_by
+    _ended, _ends_by = False, float("inf")
     fork_lock = threading.RLock()
     _finalizers.clear()
     for closable in _all_open():
@@ -114,29 +155,32 @@ def _in_child() -> None:
     _orphans.clear()
 
 
-def _close_all_after_threads() -> None:
-    """Close what is open once the process's other threads, which may still put events in, have ended."""
+def _end_after_threads() -> None:
+    """Call `end` once the process's other threads, which may still put events in, have ended."""
     if not _all_open():
+        return
+    if _ended:
+        end()
         return
     ending = threading.current_thread()
 
-    def close_last() -> None:
+    def end_last() -> None:
         me = threading.current_thread()
         while others := [t for t in threading.enumerate() if not t.daemon and t not in (me, ending)]:
             for thread in others:
                 thread.join()
-        close_all()
+        end()
 
     # multiprocessing waits for the child's threads after its finalizers, and tells thread pools to end only then: to
-    # wait for them here would be for ever. So one more thread that it waits for does that, and closes.
+    # wait for them here would be for ever. So one more thread that it waits for does that.
     try:
-        threading.Thread(target=close_last, name="fastemit-end", daemon=False).start()
+        threading.Thread(target=end_last, name="fastemit-end", daemon=False).start()
     except RuntimeError:
-        close_all()
+        end()
 
 
 def watch_exit() -> None:
-    """Have `close_all` run at the end of this process. Called at each delivery's first event.
+    """Have `end` run at the end of this process. Called at each delivery's first event.
 
     `atexit` sees to it in a process that ends in the ordinary way. A child of `multiprocessing`, or of Celery's
     `billiard`, leaves by `os._exit` and runs only the finalizers of its own package's `util` module; a worker of a
@@ -144,9 +188,9 @@ def watch_exit() -> None:
     has registered with `atexit` itself, once its threads have ended, and the finalizers after that, when no thread that
     they start would be waited for.
     """
-    if _finalizers:
+    if _finalizers or _ended:
         return
-    for package, close in (("multiprocessing", _close_all_after_threads), ("billiard", close_all)):
+    for package, finish in (("multiprocessing", _end_after_threads), ("billiard", end)):
         process = sys.modules.get(f"{package}.process")
         util = sys.modules.get(f"{package}.util")
         if process is None or util is None:
@@ -155,18 +199,18 @@ def watch_exit() -> None:
         if isinstance(current, getattr(process, "_MainProcess", ())):
             continue
         # The priority decides the order among finalizers: those of queues and managers run later (lower).
-        _finalizers.append(util.Finalize(None, close, exitpriority=100))
+        _finalizers.append(util.Finalize(None, finish, exitpriority=100))
         if package == "multiprocessing":
-            atexit.register(close_all)
+            atexit.register(end)
         signals = sys.modules.get("celery.signals") if package == "billiard" else None
         if signals is not None:
             signals.worker_process_shutdown.connect(_celery_worker_ends, weak=False)
 
 
 def _celery_worker_ends(**_: object) -> None:
-    close_all()
+    end()
 
 
-atexit.register(close_all)
+atexit.register(end)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_in_child)
