@@ -8,6 +8,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
+from fastemit.cli._arguments import collector_address
 from fastemit.cli.collector import _stop_signals, _stopped
 from fastemit.stats import logger
 
@@ -31,7 +32,12 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         description=_DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--collector", required=True, help="the collector: a host, or an address with its scheme")
+    parser.add_argument(
+        "--collector",
+        required=True,
+        type=collector_address,
+        help="the collector: a host, or an address with its scheme",
+    )
     parser.add_argument(
         "--redis-url",
         metavar="URL",

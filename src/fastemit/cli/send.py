@@ -9,7 +9,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from fastemit._time import monotonic
-from fastemit.cli._arguments import positive
+from fastemit.cli._arguments import collector_address, positive
 
 if TYPE_CHECKING:
     from fastemit.cli._sending import Sending
@@ -54,6 +54,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser.add_argument(
         "collector",
         metavar="COLLECTOR",
+        type=collector_address,
         help="its address; https without a scheme. May hold a port, a path prefix and user:password@",
     )
     # Without a default argparse would name FILE among the arguments that are required.
