@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
 import itertools
 import logging
 import math
+import os
 import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from fastemit._signals import raise_of_signal_handler
 from fastemit._time import monotonic
@@ -86,6 +88,7 @@ class _Kind:
     def __init__(self) -> None:
         self.detail = ""
         self.last = -math.inf
+        self.held = False  # some were counted since the last look
         self._counter = itertools.count()
         self._told = 0
         self._looks = 0  # each look at the counter counts one, too
@@ -103,9 +106,18 @@ class _Kind:
         told, self._told = self._told, total
         return total - told
 
+    def stands_for(self, count: int) -> str:
+        """What the next line says of how many it stands for."""
+        if self.last > -math.inf:
+            return f" ({count} since the last such line)"
+        return f" ({count} so far)" if count > 1 else ""
+
 
 class ThrottledLog:
     """WARNING lines, at most one of a kind in an interval, each with the number that it stands for.
+
+    What is held back is written by a call of `write` at `due_at` or later: there is no thread here. What nobody has
+    written by then is written at the end of the process.
 
     Thread safety: any thread may call anything, with whatever locks it holds: who finds another thread at writing
     leaves its count and goes on, so that nobody waits here. Threads that drop at full speed are here all the time, so
@@ -114,18 +126,26 @@ class ThrottledLog:
     Args:
         interval: seconds between two lines of the same kind.
         clock: a monotonic clock, in seconds.
+        wake: called when something is held back, so that somebody looks at `due_at`.
     """
 
-    def __init__(self, interval: float = 10.0, clock: Callable[[], float] = monotonic) -> None:
+    def __init__(
+        self,
+        interval: float = 10.0,
+        clock: Callable[[], float] = monotonic,
+        wake: Callable[[], None] = lambda: None,
+    ) -> None:
         self.interval = interval
         self._clock = clock
+        self._wake = wake
         self._busy = threading.Lock()
         self._kinds: dict[str, _Kind] = {}
 
     def add(self, kind: str, detail: str, count: int = 1) -> None:
         """Report `count` of `kind`; `detail` says what the latest was."""
-        if self.note(kind, detail, count):
-            self.write()
+        if self.note(kind, detail, count) and not self.write():
+            # The thread that writes may have looked at this kind before it was counted.
+            self._hold_back()
 
     def note(self, kind: str, detail: str, count: int = 1) -> bool:
         """Count without writing, for those who hold a lock; whether there is something to `write`.
@@ -137,28 +157,76 @@ class ThrottledLog:
             entry = self._kinds.setdefault(kind, _Kind())
         entry.detail = detail
         entry.count(count)
-        return self._clock() - entry.last >= self.interval
+        # After counting: who looks sets this to False before the look, so nothing is counted and forgotten.
+        first = not entry.held
+        if first:
+            entry.held = True
+        if self._clock() >= entry.last + self.interval:
+            return True
+        if first:
+            self._hold_back()
+        return False
 
-    def write(self) -> None:
-        """Write what may be written by now."""
-        self._write(self.interval)
+    def due_at(self) -> float:
+        """When something that is held back may be written, by the clock; infinity when nothing is."""
+        last = min((entry.last for entry in self._kinds.copy().values() if entry.held), default=math.inf)
+        if last < math.inf and self._busy.locked():
+            # Another thread is writing. Or a signal handler's exception came between the lock and its release: then
+            # nothing is written any more, and whoever waits for that must not do so in a busy loop.
+            return self._clock() + min(self.interval, 1.0)
+        return last + self.interval
+
+    def write(self) -> bool:
+        """Write what may be written by now. False when another thread is writing."""
+        return self._write(self.interval)
 
     def flush(self) -> None:
         """Write what is held back."""
         self._write(0.0)
 
-    def _write(self, interval: float) -> None:
+    def forget(self) -> None:
+        """Leave what is held back to the process that this one was forked from."""
+        _held_back.pop(id(self), None)
+
+    def _hold_back(self) -> None:
+        _held_back[id(self)] = (os.getpid(), self)
+        self._wake()
+
+    def _write(self, interval: float) -> bool:
+        if not self._kinds:
+            return True
         if not self._busy.acquire(blocking=False):
-            return
+            return False
         lines = []
         try:
             now = self._clock()
             for kind, entry in self._kinds.copy().items():
-                if now - entry.last >= interval and (count := entry.untold()):
-                    entry.last = now
-                    lines.append((kind, count, entry.detail))
+                if now >= entry.last + interval:
+                    entry.held = False
+                    if count := entry.untold():
+                        lines.append((kind, entry.stands_for(count), entry.detail))
+                        entry.last = now
         finally:
             self._busy.release()
+        mine = _held_back.pop(id(self), None)
+        if mine is not None and any(entry.held for entry in self._kinds.copy().values()):
+            _held_back[id(self)] = mine
         # A handler that tracks events may come back here.
-        for kind, count, detail in lines:
-            say(logging.WARNING, "%s (%d since the last such line): %s", kind, count, detail)
+        for kind, number, detail in lines:
+            say(logging.WARNING, "%s%s: %s", kind, number, detail)
+        return True
+
+
+#: Logs that hold something back, and the process that does. Each step on it is one operation of the dict.
+_held_back: Final[dict[int, tuple[int, ThrottledLog]]] = {}
+
+
+def write_what_is_held_back() -> None:
+    """At the end of the process: write what no sender has written, of emitters that are closed, for instance."""
+    for process, log in list(_held_back.values()):
+        if process == os.getpid():
+            log.flush()
+
+
+# Later than the end of the emitters, which is registered after this, and earlier than that of `logging`.
+atexit.register(write_what_is_held_back)

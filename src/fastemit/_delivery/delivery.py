@@ -88,14 +88,16 @@ class Delivery:
         """The state of a process that has sent nothing yet."""
         self._guard = Guard()
         self._lock = self._guard.lock
-        self.report.start_over(self._lock)
+        self.report.start_over(self._lock, _signal_of(weakref.ref(self.buffer)))
         share = getattr(self.buffer, "share", None)
         if share is not None:
             # A store of the user's has books, under the same lock.
             share(self._lock)
         # A GET carries one event whenever it goes.
         linger = LINGER if self._background and not self.buffer.query else 0.0
-        self._schedule = Schedule(self.buffer, self._max_retry_delay, interval, monotonic(), linger)
+        self._schedule = Schedule(
+            self.buffer, self._max_retry_delay, interval, monotonic(), linger, self.report.due_at
+        )
         self._admission = Admission(self.buffer, self._schedule.backoff, self.report, self._guard, self._overflow)
         self._courier = Courier(
             self.buffer,
@@ -521,6 +523,9 @@ class Delivery:
             for waiting in self._closers + self._courier.flushes:
                 waiting.end()
         if not ending:
+            if not self._closers:
+                # Nobody's `close` does it.
+                self.report.log.flush()
             self._transport.close()
             lifecycle.unregister(self)
 
@@ -597,6 +602,17 @@ class Delivery:
     def stats(self) -> EmitterStats:
         self.notice_fork()
         return self.report.stats(self.buffer, self.retry_delay)
+
+
+def _signal_of(reference: weakref.ref[EventBuffer]) -> Callable[[], None]:
+    """What wakes a sender of this buffer, and keeps no buffer alive."""
+
+    def wake() -> None:
+        buffer = reference()
+        if buffer is not None:
+            buffer.signal()
+
+    return wake
 
 
 def _sender(reference: weakref.ref[Delivery], inbox: Inbox) -> None:

@@ -45,11 +45,18 @@ class Reporter:
     def __init__(self, on_success: SuccessCallback | None = None, on_failure: FailureCallback | None = None) -> None:
         self.on_success = on_success
         self.on_failure = on_failure
-        self.start_over(threading.RLock())
-
-    def start_over(self, lock: threading.RLock) -> None:
-        """Count from 0, under `lock`, which is the delivery's: see there why it is one."""
         self.log = ThrottledLog()
+        self.start_over(threading.RLock(), lambda: None)
+
+    def start_over(self, lock: threading.RLock, wake: Callable[[], None]) -> None:
+        """Count from 0.
+
+        Args:
+            lock: the delivery's; see there why it is one.
+            wake: has a sender look at `due_at`.
+        """
+        self.log.forget()
+        self.log = ThrottledLog(wake=wake)
         self.untold_faults = False
         self._lock = lock
         self._requests = 0
@@ -85,11 +92,14 @@ class Reporter:
         if self.log.note("event store at fault", what):
             self.untold_faults = True
 
+    def due_at(self) -> float:
+        """When something that the log holds back is to be told by `tell_faults`, on its clock; infinity for never."""
+        return self.log.due_at()
+
     def tell_faults(self) -> None:
-        """Log what `store_fault` noted. The caller holds no lock."""
-        if self.untold_faults:
-            self.untold_faults = False
-            self.log.write()
+        """Log what `store_fault` noted, and what was held back for long enough. The caller holds no lock."""
+        self.untold_faults = False
+        self.log.write()
 
     def stats(self, buffer: EventBuffer, retry_delay: float) -> EmitterStats:
         with self._lock:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -58,12 +59,20 @@ class Schedule:
         interval: seconds of the flush timer, or None.
         now: a monotonic time in seconds, as in every method that takes one.
         linger: seconds from one request to the next while there is little to send.
+        told_at: gives the time when a sender has something to tell the user.
     """
 
     def __init__(
-        self, buffer: EventBuffer, max_retry_delay: float, interval: float | None, now: float, linger: float = 0.0
+        self,
+        buffer: EventBuffer,
+        max_retry_delay: float,
+        interval: float | None,
+        now: float,
+        linger: float = 0.0,
+        told_at: Callable[[], float] = lambda: FOREVER,
     ) -> None:
         self._buffer = buffer
+        self._told_at = told_at
         self.linger = linger
         self._linger_until = 0.0
         self.backoff = Backoff(max_retry_delay)
@@ -103,7 +112,7 @@ class Schedule:
             if self.manual:
                 return TICK
             self._flush_upto = buffer.next_seq
-        wake_at = min(self._deadline, self._next_flush)
+        wake_at = min(self._deadline, self._next_flush, self._told_at())
         if buffer.linger:
             # Also when nothing is queued: the next event is not to find it set.
             if now < self._linger_until:

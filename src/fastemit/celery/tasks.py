@@ -10,6 +10,7 @@ from uuid import uuid4
 from celery import Celery, shared_task  # type: ignore[import-untyped]
 from celery.app.defaults import DEFAULTS as CELERY_DEFAULTS  # type: ignore[import-untyped]
 from celery.exceptions import Reject, Retry  # type: ignore[import-untyped]
+from celery.signals import worker_process_shutdown  # type: ignore[import-untyped]
 
 from fastemit._delivery import Backoff
 from fastemit._settings import checks
@@ -55,6 +56,12 @@ def _make_app() -> Any:
 
 app = _make_app()
 _relay: Final = Relay()
+
+
+@worker_process_shutdown.connect(weak=False)  # type: ignore[untyped-decorator]
+def _tell(**_: Any) -> None:
+    # A process of a pool runs no exit handlers.
+    _relay.tell()
 
 
 @shared_task(  # type: ignore[untyped-decorator]

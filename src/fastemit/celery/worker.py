@@ -168,6 +168,7 @@ class Relay:
         """Start over in a forked child: nothing that was inherited is used or closed."""
         if self._process != os.getpid():
             self._inherited.append(self._transports)
+            self._log.forget()
             self._transports, self._log = {}, ThrottledLog()
             self._process = os.getpid()
 
@@ -186,6 +187,7 @@ class Relay:
     def carry(self, part: Part, to: Destination) -> Left | None:
         """Send a part, its halves where it proves too large; what is kept, or None. Nothing is raised."""
         self._here()
+        self._log.write()  # what was held back: between two tasks nothing runs that could
         stack = [part]
         while stack:
             try:
@@ -229,6 +231,11 @@ class Relay:
         if len(part) > 1 and (outcome.timed_out or part.server_errors >= POISON_AFTER):
             return list(part.halves())
         return [part]
+
+    def tell(self) -> None:
+        """Log what is held back, at the end of a process."""
+        self._here()
+        self._log.flush()
 
     def refused(self, what: str) -> None:
         """Something came that is no batch."""

@@ -220,6 +220,8 @@ class RedisWorker:
     def _work(self) -> None:
         pause = FIRST_PAUSE
         while not self._stopping:
+            # What the log holds back: there may be no sender yet that does so.
+            self._report.tell_faults()
             try:
                 busy = self._step()
                 pause = FIRST_PAUSE
