@@ -134,6 +134,8 @@ def calls(emitter: Emitter, payload: Payload, events: PayloadDictList) -> None:
     emitter.attach_sent_timestamp(events)
     assert_type(emitter.drain(), bool)
     assert_type(emitter.drain(timeout=1), bool)
+    assert_type(emitter.drain(10, retry=True), bool)
+    assert_type(emitter.drain(retry=True), bool)
     assert_type(emitter.close(), int)
     assert_type(emitter.close(timeout=0.5), int)
     assert_type(emitter.reached_limit(), bool)

@@ -64,6 +64,8 @@ def calls(emitter: Emitter) -> None:
     emitter.input({1: "pv"})  # type: ignore[dict-item]  # pyright: ignore[reportArgumentType]
     emitter.flush(False)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     emitter.sync_flush("1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    emitter.drain(1, retry=1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    emitter.drain(1, True)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     emitter.set_flush_timer()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     emitter.http_post(b"{}")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     emitter.send_events({"e": "pv"})  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

@@ -51,9 +51,22 @@ class Draining:
         """Have what is queued sent soon, and return at once."""
         self._delivery.request_flush()
 
-    def drain(self, timeout: float | None = None) -> bool:
-        """`flush`, for at most `timeout` seconds; True if nothing is left of what was there at the call."""
-        return self._delivery.drain(_timeout(timeout))
+    def drain(self, timeout: float | None = None, *, retry: bool = False) -> bool:
+        """Wait until what is queued or in flight now is sent or rejected.
+
+        The first attempt is made at once, whatever the backoff says. In a callback this is a request, and returns at
+        once.
+
+        Args:
+            timeout: seconds to wait at the most. Default: None, as long as it takes.
+            retry: False, the default: the first failure that keeps events ends the wait. True: failures are retried
+                by the backoff until everything is settled, the time is up or the emitter is closed. With a `timeout`
+                of None that may be for ever, since a collector may never come back.
+
+        Returns:
+            True if nothing is left of what was there at the call.
+        """
+        return self._delivery.drain(_timeout(timeout), checks.boolean("retry", retry))
 
     def close(self, timeout: float | None = None) -> int:
         """Send what is left, stop the sender, and from here on drop what comes.

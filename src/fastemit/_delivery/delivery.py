@@ -248,22 +248,23 @@ class Delivery:
             self._schedule.flush()
         self.reconsider()
 
-    def drain(self, timeout: float | None = None) -> bool:
+    def drain(self, timeout: float | None = None, retry: bool = False) -> bool:
         """Wait until what is queued or in flight now is settled, or an attempt fails; True if nothing of it is left.
 
         Args:
             timeout: seconds to wait at the most; None for as long as it takes.
+            retry: go on after a failure, by the backoff.
         """
         self.notice_fork()
         deadline = None if timeout is None else monotonic() + timeout
-        flush = Flush(self.buffer.next_seq)
+        flush = Flush(self.buffer.next_seq, retry)
         with self._lock:
             if self._courier.oldest() >= flush.target:
                 return True
             if self._schedule.stopped:
                 return False
             courier = self._courier  # by name: a child that a callback forks has another one
-            courier.flushes.append(flush)
+            courier.begin(flush)
         try:
             self._start_for_what_is_there()
             if self._guard.must_not_wait():
@@ -283,7 +284,7 @@ class Delivery:
                     self._drain_inline(flush, deadline)
         finally:
             with self._lock:
-                courier.flushes.remove(flush)
+                courier.end(flush)
                 done = self.buffer.oldest_seq >= flush.target and not flush.left_one
         self.report.tell_faults()
         return done
@@ -401,8 +402,17 @@ class Delivery:
         return max(self._schedule.backoff.until - monotonic(), MIN_PAUSE)
 
     def _drain_inline(self, flush: Flush, deadline: float | None) -> None:
-        while not flush.over and self._one_turn(deadline):
-            pass
+        while not flush.over:
+            if self._one_turn(deadline):
+                continue
+            now = monotonic()
+            left = FOREVER if deadline is None else deadline - now
+            if not flush.retry or self._schedule.stopped or left <= 0:
+                break
+            # Until the backoff is over, or a store may be asked again. Another thread may settle the rest meanwhile.
+            until = FOREVER if self._schedule.backoff.open else self._schedule.backoff.until
+            until = min(until, self.buffer.recheck_at)
+            flush.wait(min(LONG_PAUSE if until == FOREVER else max(until - now, MIN_PAUSE), left))
         if flush.over:
             # What a callback asked for meanwhile.
             self._send_due()
@@ -450,7 +460,11 @@ class Delivery:
             self._close_inline(deadline)
         with self._lock:
             self._schedule.stopped = True
+            # Without senders nobody else tells those who go on after failures.
+            waiting = [] if threads else list(self._courier.flushes)
         self.buffer.signal(everyone=True)
+        for flush in waiting:
+            flush.end()
         lifecycle.unregister(self)
         self.report.log.flush()
         if not threads:

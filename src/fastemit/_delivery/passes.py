@@ -439,23 +439,45 @@ class Courier:
             if batch.server_errors >= POISON_AFTER:
                 batch.seal()
                 if len(batch) == 1:
-                    for flush in self.flushes:
-                        flush.left_one |= batch.seq < flush.target
-                    batch.yield_place()
-                    self._schedule.renumbered()
+                    self._yield_place(batch)
                     return
                 # Without memory for that it is the whole, which is tried again.
                 with contextlib.suppress(MemoryError):
                     batch.split().give_back()
         batch.give_back()
 
+    def _yield_place(self, batch: Batch) -> None:
+        waited_for = [flush for flush in self.flushes if batch.seq < flush.target]
+        batch.yield_place()
+        self._schedule.renumbered()
+        for flush in waited_for:
+            if flush.retry:
+                # It has a new number, and is waited for by that.
+                flush.target = self._buffer.next_seq
+            else:
+                flush.left_one = True
+        self._insist()
+
+    def begin(self, flush: Flush) -> None:
+        """Tell this one when its events are settled. The lock is held."""
+        self.flushes.append(flush)
+        self._insist()
+
+    def end(self, flush: Flush) -> None:
+        """It waits no longer. The lock is held."""
+        self.flushes.remove(flush)
+        self._insist()
+
+    def _insist(self) -> None:
+        self._schedule.insist_upto = max((flush.target for flush in self.flushes if flush.retry), default=0)
+
     def oldest(self) -> int:
         """Number of the oldest event that is not settled, or whose callback runs."""
         return min([self._buffer.oldest_seq, *self._called_back])
 
     def _flushes_ended(self, failed: bool) -> list[Flush]:
-        """Those who wait for a flush that is done now; all of them once an attempt has failed."""
+        """Those who wait for a flush that is done now; once an attempt has failed, all but those who go on."""
         if not self.flushes:
             return []
         oldest = self.oldest()
-        return [flush for flush in self.flushes if failed or oldest >= flush.target]
+        return [flush for flush in self.flushes if (failed and not flush.retry) or oldest >= flush.target]

@@ -83,6 +83,8 @@ class Schedule:
         self._grown = False  # the aim was doubled since the last timeout
         #: Nothing more is sent.
         self.stopped = False
+        #: Events numbered below are sent as soon as the backoff lets them, however often that fails.
+        self.insist_upto = 0
         #: How many times events were kept.
         self.times_kept = 0
         self._manual = False
@@ -142,7 +144,8 @@ class Schedule:
                     buffer.linger = True
                 return Turn(self.backoff.generation, probe=False)
         elif not self._probing:
-            if self.manual and not (self._force or self._closing) and now >= self.backoff.until > self._ticked_for:
+            theirs = self.manual and not (self._force or self._closing or buffer.head_seq < self.insist_upto)
+            if theirs and now >= self.backoff.until > self._ticked_for:
                 self._ticked_for = self.backoff.until
                 return TICK
             if self._force or now >= self.backoff.until:
@@ -191,7 +194,7 @@ class Schedule:
         self.times_kept += 1
         self._retry_due = True
         self._force = False
-        self._flush_upto = 0
+        self._flush_upto = self.insist_upto
 
     def succeeded(self, turn: Turn) -> bool:
         """A request got an answer that settled its events. True if that opened the gate."""

@@ -105,11 +105,15 @@ class Inbox:
 
 
 class Flush(Inbox):
-    """Somebody who waits until the events numbered below `target` are settled, or an attempt has failed."""
+    """Somebody who waits until the events numbered below `target` are settled, or an attempt has failed.
 
-    def __init__(self, target: int) -> None:
+    With `retry` no failure ends the wait.
+    """
+
+    def __init__(self, target: int, retry: bool = False) -> None:
         super().__init__()
         self.target = target
+        self.retry = retry
         self.over = False
         #: One of its events was kept, and has a new number since.
         self.left_one = False
