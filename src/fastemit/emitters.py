@@ -49,6 +49,7 @@ class Emitter(Intake, Draining):
         on_success: called with the list of events (dicts) of each request that was answered 2xx.
         on_failure: called with (how many of the same pass were sent, the list of events) for those that were not,
             whether they are kept or dropped. A pass is one request of POST (the number is 0) or up to 100 of GET.
+            What is kept need not be given to `input` again: it is left out there.
         byte_limit: queued bytes at which sending starts, as they are in the request. Default: no such limit.
         request_timeout: seconds, or a (connect, read) pair; the read part bounds the whole answer. None: (10, 30).
         max_retry_delay_seconds: longest time between attempts after failures, in seconds. Default 60.
@@ -215,7 +216,14 @@ class Emitter(Intake, Draining):
     # -- requests by hand --------------------------------------------------------------------------------------------
 
     def send_events(self, evts: PayloadDictList) -> None:
-        """Send these events now, in the calling thread, by the same rules; those to be retried are queued."""
+        """Send these events once, now, in the calling thread, by the same rules; those to be retried are queued.
+
+        With GET it goes on to the first event that is kept: that one and the rest are queued. The callbacks are called
+        as ever: for each request of POST, for each pass of up to 100 events of GET.
+
+        Args:
+            evts: dicts as `input` takes them; neither they nor the list are changed.
+        """
         self._delivery.send_now(list(evts))
 
     def http_post(self, data: str) -> int:

@@ -47,7 +47,8 @@ class EmitterStats:
 
     Every event given to `input` is in exactly one of `sent_events`, `dropped_events`, `queued_events` and
     `in_flight_events`; the four add up to the number of calls of `input` that returned. (Events that were handed to
-    `send_events`, failed, and are kept count as given to `input`.)
+    `send_events`, failed, and are kept count as given to `input`; one that `on_failure` gives back although it is kept
+    does not.)
 
     Attributes:
         queued_events: accepted and waiting, those kept after a failure included.

@@ -340,14 +340,14 @@ def test_events_are_decoded_only_for_a_callback(
     rig: Rig, monkeypatch: pytest.MonkeyPatch, callbacks: list[str], decoded: list[bool]
 ) -> None:
     got: list[bool] = []
-    original = Reporter.events_for
+    original = Reporter.told_of
 
     def spy(*arguments: Any) -> Any:
         events = original(*arguments)
-        got.append(events is not None)
+        got.append(events[0] is not None)
         return events
 
-    monkeypatch.setattr(Reporter, "events_for", spy)
+    monkeypatch.setattr(Reporter, "told_of", spy)
     emitter = rig.emitter(**{name: lambda *_: None for name in callbacks})
     for status in (200, 400):
         rig.collector.respond(status)

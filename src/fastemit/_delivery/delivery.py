@@ -95,9 +95,7 @@ class Delivery:
             share(self._lock)
         # A GET carries one event whenever it goes.
         linger = LINGER if self._background and not self.buffer.query else 0.0
-        self._schedule = Schedule(
-            self.buffer, self._max_retry_delay, interval, monotonic(), linger, self.report.due_at
-        )
+        self._schedule = Schedule(self.buffer, self._max_retry_delay, interval, monotonic(), linger, self.report.due_at)
         self._admission = Admission(self.buffer, self._schedule.backoff, self.report, self._guard, self._overflow)
         self._courier = Courier(
             self.buffer,
@@ -583,6 +581,8 @@ class Delivery:
         """In a forked child: start empty; nothing that was inherited is waited for, flushed or closed."""
         interval, closed = self._schedule.interval, self._schedule.closing or self._schedule.stopped
         self._transport.after_fork()
+        if self._hooks is not None:
+            self._hooks.given_back.start_over()
         self._start_over(interval, self.custom_retry_codes)
         # A close that the parent had begun is the parent's.
         self._schedule.stopped = closed

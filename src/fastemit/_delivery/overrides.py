@@ -6,6 +6,7 @@ import weakref
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from fastemit._delivery.given_back import GivenBack
 from fastemit._interfaces import Outcome
 
 #: Methods that the delivery calls by the emitter's name for them where they are not its own.
@@ -26,6 +27,8 @@ class Hooks:
     def __init__(self, emitter: Any, own: Mapping[str, frozenset[Any]]) -> None:
         self._own = own
         self._emitter = weakref.ref(emitter)
+        #: What its callbacks give back to its `input`.
+        self.given_back = GivenBack(self._emitter)
         self._kept = emitter if any(self._overridden(type(emitter), name) for name in NAMES) else None
 
     def _overridden(self, cls: type, name: str) -> bool:

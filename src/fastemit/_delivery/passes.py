@@ -10,6 +10,7 @@ in whichever thread has been given a turn. `schedule.py` decides when that is, `
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
 import threading
 import time
@@ -48,6 +49,7 @@ class Settled:
         count: how many.
         verdict: SENT, REJECTED or KEEP.
         events: for the callback; None when there is none.
+        kept: the body of the request, where its events are kept and a callback is told of them.
         flushes: those who waited for it, to be told after the callback.
         waited_for: whether a flush that begins during the callback waits for it.
     """
@@ -56,6 +58,7 @@ class Settled:
     count: int
     verdict: Verdict
     events: PayloadDictList | None
+    kept: bytes | None = None
     flushes: list[Flush] = field(default_factory=list)
     waited_for: bool = False
 
@@ -170,7 +173,7 @@ class Courier:
             if hook is not None:
                 self._carry_by_hook(hook, batch, turn)
             elif self._buffer.query:
-                self._carry_singly(batch, turn, deadline, min(queued, PASS_OF_GETS))
+                self._carry_singly(batch, self._take, turn, deadline, min(queued, PASS_OF_GETS))
             else:
                 self.carry(batch, turn, deadline)
         finally:
@@ -237,25 +240,49 @@ class Courier:
             with contextlib.suppress(ValueError):
                 stack.pop().give_back(retried=False)
 
-    def _carry_singly(self, batch: Batch | None, turn: Turn, deadline: float | None, most: int) -> None:
-        """One pass of GET: each event by itself, until one is kept; then call back for all of them."""
+    def _carry_singly(
+        self,
+        batch: Batch | None,
+        take: Callable[[], Batch | None],
+        turn: Turn,
+        deadline: float | None,
+        most: int,
+        note: Note | None = None,
+    ) -> bool:
+        """One pass of GET: each event by itself, until one is kept; then call back for all of them.
+
+        Args:
+            batch: the first event.
+            take: gives the next one.
+            most: events that the pass takes at the most.
+            note: as for `carry`.
+
+        Returns:
+            False if an event was kept.
+        """
         settled: list[Settled] = []
         taken: list[Batch] = []
         try:
             while batch is not None:
                 taken = [batch]
                 outcome = self._send(batch, deadline)
-                settled.append(self._settle(batch, outcome, judge(outcome.status, 1, self.custom_retry_codes), turn))
-                if settled[-1].verdict is Verdict.KEEP or len(settled) >= most or self._schedule.stopped:
+                verdict = judge(outcome.status, 1, self.custom_retry_codes)
+                settled.append(self._settle(batch, outcome, verdict, turn, apart=note is not None))
+                if note is not None:
+                    note(settled[-1].seq, 1, settled[-1].verdict)
+                elif self._schedule.stopped:
+                    break
+                if settled[-1].verdict is Verdict.KEEP or len(settled) >= most:
                     break
                 if deadline is not None and monotonic() >= deadline:
                     break
-                batch = self._take()
+                batch = take()
         except BaseException:
             self._give_back(taken)
             raise
         finally:
             self._call_back(settled)
+        return settled[-1].verdict is not Verdict.KEEP
 
     def _send(self, batch: Batch, deadline: float | None) -> Outcome:
         events, size, started = len(batch), batch.nbytes, monotonic()
@@ -304,7 +331,8 @@ class Courier:
         keep = verdict is Verdict.KEEP and not give_up
         reason = "oversize" if verdict is Verdict.KEEP else "rejected"
         final = verdict if verdict is Verdict.SENT or keep else Verdict.REJECTED
-        settled = Settled(seq, count, final, self._report.events_for(batch, final is Verdict.SENT))
+        # Now: once it is settled, another thread may send its events, and write them over.
+        settled = Settled(seq, count, final, *self._report.told_of(batch, final is Verdict.SENT, keep))
         now = monotonic()
         with self._lock:
             if final is Verdict.SENT:
@@ -345,7 +373,8 @@ class Courier:
             if good:
                 self._report.succeeded(good)
             if bad:
-                self._report.failed(sent, bad)
+                with self._left_out([each.kept for each in told if each.kept is not None]):
+                    self._report.failed(sent, bad)
         finally:
             waited_for = [each.seq for each in settled if each.waited_for]
             if waited_for:
@@ -355,6 +384,11 @@ class Courier:
                     flushes += self._flushes_ended(failed=False)
             for flush in flushes:
                 flush.end()
+
+    def _left_out(self, kept: list[bytes]) -> contextlib.AbstractContextManager[None]:
+        if not kept or self._hooks is None:
+            return contextlib.nullcontext()
+        return self._hooks.given_back.left_out(kept, self._buffer.query)
 
     # -- send_events, overridden -------------------------------------------------------------------------------------
 
@@ -427,9 +461,13 @@ class Courier:
             verdicts[seq : seq + events] = [verdict] * events
 
         turn = Turn(self._schedule.backoff.generation, probe=False)
-        aim = 1 if apart.query else None
-        while (batch := apart.take(aim, 1)) is not None and self.carry(batch, turn, note=note):
-            pass
+        take = functools.partial(apart.take, 1 if apart.query else None, 1)
+        went_on = True
+        while went_on and (batch := take()) is not None:
+            if apart.query:
+                went_on = self._carry_singly(batch, take, turn, None, PASS_OF_GETS, note)
+            else:
+                went_on = self.carry(batch, turn, note=note)
         return self._verdicts.unknown(payloads, verdicts)
 
     def _keep(self, batch: Batch, status: int | None) -> None:

@@ -121,15 +121,18 @@ class Reporter:
 
     # -- callbacks ---------------------------------------------------------------------------------------------------
 
-    def events_for(self, batch: Batch, sent: bool) -> list[dict[str, Any]] | None:
-        """The events as the callback for this outcome gets them; None when there is nobody to get them."""
+    def told_of(self, batch: Batch, sent: bool, keep: bool) -> tuple[list[dict[str, Any]] | None, bytes | None]:
+        """The events as the callback for this outcome gets them, and if they are kept the body that they were in.
+
+        None when there is nobody to get them.
+        """
         if (self.on_success if sent else self.on_failure) is None:
-            return None
+            return None, None
         try:
-            return batch.decode()
+            return batch.decode(), bytes(batch.body()) if keep else None
         except MemoryError:
             self.log.add("callback left out", "no memory for the events")
-            return None
+            return None, None
 
     def succeeded(self, events: list[dict[str, Any]]) -> None:
         """Call `on_success`."""

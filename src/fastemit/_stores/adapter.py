@@ -141,7 +141,10 @@ class StoreBuffer:
     # -- in ----------------------------------------------------------------------------------------------------------
 
     def append(self, payload: Any) -> int | Refused | KeptEvent:
-        return self.append_encoded(self._staged.prepare(payload))
+        return self.append_encoded(self.prepare(payload))
+
+    def prepare(self, payload: Any) -> bytes | KeptEvent:
+        return self._staged.prepare(payload)
 
     def append_encoded(self, event: Any, urgent: bool = False) -> int | Refused | KeptEvent:
         kept: KeptEvent = event.kept if type(event) is Refused else event
