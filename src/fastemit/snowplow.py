@@ -18,6 +18,7 @@ _guard = logging.NullHandler()
 logging.getLogger().addHandler(_guard)
 try:
     from snowplow_tracker.emitter_configuration import EmitterConfiguration as ReferenceConfiguration
+    from snowplow_tracker.snowplow import Snowplow as ReferenceSnowplow
     from snowplow_tracker.subject import Subject
     from snowplow_tracker.tracker import Tracker
     from snowplow_tracker.tracker_configuration import TrackerConfiguration
@@ -31,17 +32,26 @@ finally:
     logging.getLogger().removeHandler(_guard)
 
 _TRACKER_SETTINGS = ("encode_base64", "json_encoder")
+#: The trackers, should a later version of snowplow_tracker keep its own in another way.
+_own_trackers: dict[str, Tracker] = {}
+
+
+def _trackers() -> dict[str, Tracker]:
+    """The trackers by namespace. They are those of `snowplow_tracker.Snowplow`, so that either class finds them all."""
+    # Looked up at each call, since its `reset` makes a new dict.
+    shared = getattr(ReferenceSnowplow, "_trackers", None)
+    return shared if isinstance(shared, dict) else _own_trackers
 
 
 class Snowplow:
-    """The trackers of this process, by namespace.
+    """The trackers of this process, by namespace: the same ones that `snowplow_tracker.Snowplow` has.
+
+    A program may use both classes: a tracker that one of them has made is found, removed and reset by the other, and a
+    namespace is taken in both.
 
     Thread safety: every method may be called from any thread. There is no lock, which a fork could leave locked in
     the child: each method changes the registry by one operation of a dict, which is atomic.
     """
-
-    # Each tracker in a tuple of its own: by its identity, `add_tracker` knows who was first.
-    _trackers: dict[str, tuple[Tracker]] = {}  # noqa: RUF012
 
     @staticmethod
     def create_tracker(
@@ -92,14 +102,15 @@ class Snowplow:
         As in the reference, what is not a `Tracker` is logged and None is returned.
 
         Raises:
-            TypeError: there is a tracker with this namespace.
+            TypeError: there is a tracker with this namespace, whichever of the two classes it came by.
         """
         if not isinstance(tracker, Tracker):
             logger.info("Tracker not provided.")
             return None
         namespace = tracker.get_namespace()
-        entry = (tracker,)
-        if cls._trackers.setdefault(namespace, entry) is not entry:
+        trackers = _trackers()
+        # The second half is for threads that come at once: one of them is first.
+        if namespace in trackers or trackers.setdefault(namespace, tracker) is not tracker:
             raise TypeError(f"Tracker with this namespace already exists: {namespace!r}")
         logger.info("Tracker with namespace: '%s' added to Snowplow", namespace)
         return tracker
@@ -107,8 +118,7 @@ class Snowplow:
     @classmethod
     def get_tracker(cls, namespace: str) -> Tracker | None:
         """The tracker of this namespace, or None."""
-        entry = cls._trackers.get(namespace)
-        return None if entry is None else entry[0]
+        return _trackers().get(namespace)
 
     @classmethod
     def remove_tracker(cls, tracker: Tracker) -> None:
@@ -118,15 +128,18 @@ class Snowplow:
     @classmethod
     def remove_tracker_by_namespace(cls, namespace: str) -> None:
         """Forget the tracker of this namespace, if there is one. Its emitter goes on, and can still be used."""
-        if cls._trackers.pop(namespace, None) is None:
+        if _trackers().pop(namespace, None) is None:
             logger.info("Tracker with namespace: '%s' does not exist", namespace)
         else:
             logger.info("Tracker with namespace: '%s' removed from Snowplow", namespace)
 
     @classmethod
     def reset(cls) -> None:
-        """Forget all trackers. Their emitters go on: one that is no longer referenced sends what it has."""
-        cls._trackers.clear()
+        """Forget all trackers, those of `snowplow_tracker.Snowplow` too. Their emitters go on.
+
+        An emitter that is no longer referenced sends what it has.
+        """
+        _trackers().clear()
 
 
 def _check_attributes(name: str, value: object, attributes: tuple[str, ...], allowed: str) -> None:

@@ -392,11 +392,6 @@ def test_what_is_queued_at_reset_is_sent(create: Create, collector: Collector) -
     assert urls(collector) == ["https://example.com/1"]
 
 
-def test_ours_and_the_references_are_two_registries() -> None:
-    Snowplow.create_tracker("shop", "example.com")
-    assert snowplow_tracker.Snowplow.get_tracker("shop") is None
-
-
 def test_of_threads_that_take_one_namespace_one_wins() -> None:
     together = threading.Barrier(8)
     won: list[Tracker] = []
