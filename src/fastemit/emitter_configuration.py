@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_args, overload
+from typing import Any, Generic, TypeVar, get_args, overload
 
 from fastemit._buffer import MAX_REQUEST_BYTES, MIN_REQUEST_BYTES
 from fastemit._settings import checks
+from fastemit.event_store import EventStore
 from fastemit.stats import logger
 from fastemit.typing import FailureCallback, Overflow, RequestTimeout, SuccessCallback
 
-if TYPE_CHECKING:
-    from fastemit.event_store import EventStore
+#: `EventStore` and the types of callbacks are what `snowplow_tracker.emitter_configuration` has, too.
+__all__ = ["EmitterConfiguration", "EventStore", "FailureCallback", "SuccessCallback"]
 
 T = TypeVar("T")
 
@@ -91,6 +92,7 @@ class EmitterConfiguration:
     Thread safety: none of its own; a configuration is read once, by `create_tracker`, and can be used again.
     """
 
+    @checks.renamed(buffer_size="batch_size")
     def __init__(
         self,
         batch_size: int | None = None,

@@ -6,17 +6,18 @@ import os
 import sys
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final, get_args
 
 from fastemit._buffer import MAX_REQUEST_BYTES, MIN_REQUEST_BYTES, EventBuffer, Intake
-from fastemit._delivery import HOOK_NAMES, Delivery, Draining, Hooks, Reporter
+from fastemit._delivery import HOOK_NAMES, Delivery, Draining, Hooks, Reporter, unmade
 from fastemit._interfaces import Transport
 from fastemit._settings import checks
 from fastemit._stores import StoreBuffer
 from fastemit._transport import Endpoint, SessionTransport, parse_endpoint
 from fastemit.event_store import DEFAULT_BUFFER_CAPACITY, EventStore, InMemoryEventStore
-from fastemit.stats import EmitterStats
+from fastemit.stats import EmitterStats, logger
 from fastemit.typing import (
+    EmitterProtocol,
     FailureCallback,
     HttpProtocol,
     Method,
@@ -27,7 +28,33 @@ from fastemit.typing import (
     SuccessCallback,
 )
 
-DEFAULT_BATCH_SIZE = {"post": 10, "get": 1}
+#: Names that `snowplow_tracker.emitters` has and its users import, beside those of fastemit.
+__all__ = [
+    "DEFAULT_MAX_LENGTH",
+    "METHODS",
+    "PAYLOAD_DATA_SCHEMA",
+    "PROTOCOLS",
+    "AsyncEmitter",
+    "Emitter",
+    "EmitterProtocol",
+    "EventStore",
+    "FailureCallback",
+    "HttpProtocol",
+    "InMemoryEventStore",
+    "Method",
+    "PayloadDict",
+    "PayloadDictList",
+    "SuccessCallback",
+    "logger",
+]
+
+DEFAULT_MAX_LENGTH: Final = 10
+#: The schema of a request's body.
+PAYLOAD_DATA_SCHEMA: Final = "iglu:com.snowplowanalytics.snowplow/payload_data/jsonschema/1-0-4"
+PROTOCOLS: Final = frozenset(get_args(HttpProtocol))
+METHODS: Final = frozenset(get_args(Method))
+
+DEFAULT_BATCH_SIZE = {"post": DEFAULT_MAX_LENGTH, "get": 1}
 DEFAULT_BUFFER_BYTES = 64 * 1024 * 1024
 #: A collector answers 200 to a larger body, and then files the whole request as one failed event.
 DEFAULT_REQUEST_BYTES = 1_000_000
@@ -35,6 +62,12 @@ DEFAULT_REQUEST_BYTES = 1_000_000
 _OVERFLOWS = ("backpressure", "drop_newest", "drop_oldest", "block")
 
 
+@checks.fixed(
+    endpoint="events that are queued are for that collector; close() this emitter, and make one for the other",
+    method="events are queued in the form of their method; close() this emitter, and make one with method=",
+    event_store="give event_store when you make the emitter",
+    bytes_queued="it is counted",
+)
 class Emitter(Intake, Draining):
     """Sends events to a Snowplow collector, from a thread of its own.
 
@@ -43,7 +76,7 @@ class Emitter(Intake, Draining):
     Args:
         endpoint: the collector; may carry a scheme, a port, a path prefix and `user:password@` (Basic authorisation).
         protocol: "https" (the default) or "http", for an endpoint without a scheme.
-        port: 1 to 65535; None for the endpoint's own, or the scheme's.
+        port: 1 to 65535, also as a str of digits; None for the endpoint's own, or the scheme's.
         method: "post" (the default), or "get": one request for each event.
         batch_size: queued events at which sending starts. Default 10, with GET 1.
         on_success: called with the list of events (dicts) of each request that was answered 2xx.
@@ -51,7 +84,8 @@ class Emitter(Intake, Draining):
             whether they are kept or dropped. A pass is one request of POST (the number is 0) or up to 100 of GET.
             What is kept need not be given to `input` again: it is left out there.
         byte_limit: queued bytes at which sending starts, as they are in the request. Default: no such limit.
-        request_timeout: seconds, or a (connect, read) pair; the read part bounds the whole answer. None: (10, 30).
+        request_timeout: seconds, or a (connect, read) pair; the read part bounds the whole answer. None, also for a
+            half of the pair: 10 to connect, 30 to read.
         max_retry_delay_seconds: longest time between attempts after failures, in seconds. Default 60.
         buffer_capacity: most events queued and in flight together. Default 10,000.
         custom_retry_codes: `{status: retry?}`, exceptions to the rules; 2xx is always success.
@@ -76,12 +110,21 @@ class Emitter(Intake, Draining):
     """
 
     _thread_count = 1
+    _endpoint: Endpoint = unmade()
+    _method: Method = unmade()
+    _request_timeout: RequestTimeout | None = unmade()
+    _max_retry_delay_seconds: float = unmade()
+    _report: Reporter = unmade()
+    _buffer: Any = unmade()
+    _event_store: Any = unmade()
+    _transport: Transport = unmade()
 
+    @checks.renamed(buffer_size="batch_size")
     def __init__(
         self,
         endpoint: str,
         protocol: HttpProtocol = "https",
-        port: int | None = None,
+        port: int | str | None = None,
         method: Method = "post",
         batch_size: int | None = None,
         on_success: SuccessCallback | None = None,
@@ -149,23 +192,21 @@ class Emitter(Intake, Draining):
             )
         query = method == "get"
         self._endpoint = address
-        self._method: Method = method
-        self._request_timeout: RequestTimeout | None = request_timeout
-        self._max_retry_delay_seconds: float = max_retry_delay_seconds
+        self._method = method
+        self._request_timeout = request_timeout
+        self._max_retry_delay_seconds = max_retry_delay_seconds
         self._report = report
-        self._buffer: Any = EventBuffer(
+        self._buffer = EventBuffer(
             capacity, max_buffer_bytes, max_request_bytes, batch_size, byte_limit, query=query, keep=query
         )
-        self._event_store: Any = event_store
+        self._event_store = event_store
         if event_store is None:
             self._event_store = InMemoryEventStore.over(self._buffer)
         elif own_store is None or not own_store.use(self._buffer):
             staged = EventBuffer(sys.maxsize, sys.maxsize, max_request_bytes, 1, query=query, keep=True)
             self._buffer = StoreBuffer(event_store, staged, batch_size, byte_limit, report.store_fault)
             report.tell_faults()  # it was asked what it holds already
-        self._transport: Transport = self._make_transport(
-            address, timeout, extra_headers, authorities, session, pool_manager
-        )
+        self._transport = self._make_transport(address, timeout, extra_headers, authorities, session, pool_manager)
         self._delivery = Delivery(
             self._buffer,
             self._transport,
@@ -236,7 +277,7 @@ class Emitter(Intake, Draining):
 
     @staticmethod
     def as_collector_uri(
-        endpoint: str, protocol: HttpProtocol = "https", port: int | None = None, method: Method = "post"
+        endpoint: str, protocol: HttpProtocol = "https", port: int | str | None = None, method: Method = "post"
     ) -> str:
         """The full URI that events are sent to."""
         return parse_endpoint(endpoint, protocol, port, method).url
@@ -260,7 +301,9 @@ class Emitter(Intake, Draining):
         return self._delivery.stats()
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.endpoint}>"
+        address: Endpoint | None = vars(self).get("_endpoint")
+        # Never an error: a `repr` is in every log line and report of a failed test.
+        return f"<{type(self).__name__} {'without an endpoint' if address is None else address.url}>"
 
     @property
     def endpoint(self) -> str:
@@ -305,7 +348,7 @@ class Emitter(Intake, Draining):
 
     @property
     def request_timeout(self) -> RequestTimeout | None:
-        """As given: seconds, a (connect, read) pair, or None for (10, 30)."""
+        """As given: seconds, a (connect, read) pair, or None for 10 and 30."""
         return self._request_timeout
 
     @request_timeout.setter
@@ -331,12 +374,18 @@ class Emitter(Intake, Draining):
 
     @property
     def max_retry_delay_seconds(self) -> float:
+        """Longest time between attempts after failures; a backoff that runs ends sooner when it is made shorter."""
         return self._max_retry_delay_seconds
+
+    @max_retry_delay_seconds.setter
+    def max_retry_delay_seconds(self, value: float) -> None:
+        self._delivery.max_retry_delay = checks.seconds("max_retry_delay_seconds", value)
+        self._max_retry_delay_seconds = value
 
     @property
     def custom_retry_codes(self) -> dict[int, bool]:
-        """A copy of the exceptions to the retry rules; assign to change them."""
-        return dict(self._delivery.custom_retry_codes)
+        """The exceptions to the retry rules, `{status: retry?}`; may be assigned, and changed in place."""
+        return self._delivery.custom_retry_codes
 
     @custom_retry_codes.setter
     def custom_retry_codes(self, value: Mapping[int, bool] | None) -> None:
@@ -353,11 +402,12 @@ class AsyncEmitter(Emitter):
         overflow: here "drop_newest" by default.
     """
 
+    @checks.renamed(buffer_size="batch_size")
     def __init__(
         self,
         endpoint: str,
         protocol: HttpProtocol = "https",
-        port: int | None = None,
+        port: int | str | None = None,
         method: Method = "post",
         batch_size: int | None = None,
         on_success: SuccessCallback | None = None,

@@ -5,16 +5,36 @@ from __future__ import annotations
 import logging
 import sys
 import threading
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NoReturn, Protocol, runtime_checkable
 
 from fastemit._buffer import Batch, EventBuffer, KeptEvent
 from fastemit._settings import checks
 from fastemit.stats import logger as fastemit_logger
 from fastemit.typing import PayloadDict, PayloadDictList
 
+__all__ = ["EventStore", "InMemoryEventStore", "PayloadDict", "PayloadDictList"]
+
 DEFAULT_BUFFER_CAPACITY = 10_000
 #: A request of this size is the unit in which the buffer allocates.
 _SEGMENT_BYTES = 1_000_000
+
+
+class StoredEvents(list[PayloadDict]):
+    """A look at the events of a store. A list, but what would change it raises, since the store would not notice."""
+
+    def _refuse(self, *_: object, **__: object) -> NoReturn:
+        raise TypeError(
+            "event_buffer is a copy, so to change it would change nothing: add events by input() of the emitter or "
+            "add_event() of the store; remove them by get_events_batch() and then cleanup(events, False); for a list "
+            "of your own write list(event_buffer)"
+        )
+
+    append = extend = insert = remove = pop = clear = sort = reverse = _refuse
+    __setitem__ = __delitem__ = __iadd__ = __imul__ = _refuse
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A copy of it, and what comes out of a pickle, is a list as any other.
+        return list, (list(self),)
 
 
 @runtime_checkable
@@ -46,6 +66,11 @@ class EventStore(Protocol):
         ...
 
 
+@checks.fixed(
+    buffer_capacity="give buffer_capacity when you make the store or the emitter",
+    event_buffer="it is a copy of what the store holds; remove events by get_events_batch() and then "
+    "cleanup(events, False)",
+)
 class InMemoryEventStore:
     """Events in the native buffer: the default store of an emitter.
 
@@ -103,8 +128,8 @@ class InMemoryEventStore:
 
     @property
     def event_buffer(self) -> PayloadDictList:
-        """The stored events, oldest first: a copy, made at each look."""
-        return [_without_stm(event) for event in self._buffer.snapshot()]
+        """The stored events, oldest first: a copy, made at each look. It cannot be changed; `list()` of it can."""
+        return StoredEvents(_without_stm(event) for event in self._buffer.snapshot())
 
     def size(self) -> int:
         return self._buffer.queued_events

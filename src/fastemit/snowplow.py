@@ -31,6 +31,8 @@ except ModuleNotFoundError as error:
 finally:
     logging.getLogger().removeHandler(_guard)
 
+__all__ = ["Emitter", "EmitterConfiguration", "Method", "Snowplow", "Tracker", "TrackerConfiguration", "logger"]
+
 _TRACKER_SETTINGS = ("encode_base64", "json_encoder")
 #: The trackers, should a later version of snowplow_tracker keep its own in another way.
 _own_trackers: dict[str, Tracker] = {}

@@ -1,9 +1,13 @@
-"""The words: types that the public interface is written in, under the reference's names."""
+"""The words: types that the public interface is written in, under the reference's names.
+
+The rest of what `snowplow_tracker.typing` has, which is about the tracker's calls, is here too, so that a program can
+change the import whatever it takes from there.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Final, Literal, Protocol, TypeAlias, get_args
 
 PayloadDict: TypeAlias = dict[str, Any]
 PayloadDictList: TypeAlias = list[PayloadDict]
@@ -12,7 +16,7 @@ Payload: TypeAlias = Mapping[str, Any]
 HttpProtocol: TypeAlias = Literal["http", "https"]
 Method: TypeAlias = Literal["get", "post"]
 Overflow: TypeAlias = Literal["backpressure", "drop_newest", "drop_oldest", "block"]
-RequestTimeout: TypeAlias = float | tuple[float, float]
+RequestTimeout: TypeAlias = float | tuple[float | None, float | None]
 
 SuccessCallback: TypeAlias = Callable[[PayloadDictList], object]
 FailureCallback: TypeAlias = Callable[[int, PayloadDictList], object]
@@ -30,15 +34,53 @@ class EmitterProtocol(Protocol):
     def sync_flush(self) -> None: ...
 
 
+class RedisProtocol(Protocol):
+    """What the Redis emitter and worker of 0.15 call on their client."""
+
+    def rpush(self, name: Any, *values: Any) -> int: ...
+
+    def lpop(self, name: Any, count: int | None = ...) -> Any: ...
+
+
+# -- the tracker's ---------------------------------------------------------------------------------------------------
+
+JsonEncoderFunction: TypeAlias = Callable[[Any], Any]
+
+SupportedPlatform: TypeAlias = Literal["pc", "tv", "mob", "cnsl", "iot", "web", "srv", "app"]
+SUPPORTED_PLATFORMS: Final = frozenset(get_args(SupportedPlatform))
+
+FormNodeName: TypeAlias = Literal["INPUT", "TEXTAREA", "SELECT"]
+FORM_NODE_NAMES: Final = frozenset(get_args(FormNodeName))
+#: The types of HTML's `<input>`.
+FORM_TYPES: Final = frozenset(
+    (
+        *("button", "checkbox", "color", "date", "datetime", "datetime-local", "email", "file", "hidden", "image"),
+        *("month", "number", "password", "radio", "range", "reset", "search", "submit", "tel", "text", "time"),
+        *("url", "week"),
+    )
+)
+ElementClasses: TypeAlias = list[str] | tuple[str, Any]
+FormClasses: TypeAlias = list[str] | tuple[str, Any]
+
+
 __all__ = [
+    "FORM_NODE_NAMES",
+    "FORM_TYPES",
+    "SUPPORTED_PLATFORMS",
+    "ElementClasses",
     "EmitterProtocol",
     "FailureCallback",
+    "FormClasses",
+    "FormNodeName",
     "HttpProtocol",
+    "JsonEncoderFunction",
     "Method",
     "Overflow",
     "Payload",
     "PayloadDict",
     "PayloadDictList",
+    "RedisProtocol",
     "RequestTimeout",
     "SuccessCallback",
+    "SupportedPlatform",
 ]

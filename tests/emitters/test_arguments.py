@@ -42,7 +42,9 @@ def wrong_types() -> Iterator[tuple[str, Any, str]]:
     """(argument, value, what the message says is allowed)."""
     value: Any = None
     for name, allowed in INTEGERS.items():
-        yield from ((name, value, allowed) for value in [*NOT_NUMBERS, 1500.0])
+        # A port may be its digits.
+        wrong = [each for each in [*NOT_NUMBERS, 1500.0] if not (name == "port" and isinstance(each, str))]
+        yield from ((name, value, allowed) for value in wrong)
     for name, allowed in SECONDS.items():
         yield from ((name, value, allowed) for value in NOT_NUMBERS)
     for name in REQUIRED:
@@ -74,7 +76,8 @@ def wrong_values() -> Iterator[tuple[str, Any, str]]:
     value: Any = None
     for name, allowed in INTEGERS.items():
         yield from ((name, value, allowed) for value in (0, -1, -(2**70)))
-    yield from (("port", value, INTEGERS["port"]) for value in (65536, 99999))
+    for value in (65536, 99999, "", "0", "65536", " 8080", "8080 ", "80a", "+80", "8_0", "1.5", "\u0661", "9" * 5000):
+        yield "port", value, "from 1 to 65535, or its digits as a str"
     yield from (("max_request_bytes", value, INTEGERS["max_request_bytes"]) for value in (1023, 2**30 + 1))
     yield "max_buffer_bytes", 1023, INTEGERS["max_buffer_bytes"]
     for name, allowed in SECONDS.items():
@@ -134,7 +137,8 @@ def test_thread_count_out_of_range_is_a_value_error(value: int) -> None:
     [
         ((1, "2"), "'2'", TypeError),
         ((True, 2), "True", TypeError),
-        ((None, 2), "None", TypeError),
+        ((None, "2"), "'2'", TypeError),
+        ((0, None), "0", ValueError),
         ([1, b"2"], "b'2'", TypeError),
         ((1, 0), "0", ValueError),
         ((-1, 1), "-1", ValueError),

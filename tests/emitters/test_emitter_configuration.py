@@ -189,11 +189,11 @@ def test_the_arguments_make_an_emitter() -> None:
     assert (emitter.batch_size, emitter.custom_retry_codes) == (3, {500: False})
 
 
-def test_what_was_put_into_the_retry_codes_is_checked_by_the_emitter() -> None:
-    config: Any = EmitterConfiguration()
-    config.custom_retry_codes["500"] = True
+def test_what_is_put_into_the_retry_codes_is_checked() -> None:
+    config: Any = EmitterConfiguration(custom_retry_codes={500: False})
     with pytest.raises(TypeError, match=r"^custom_retry_codes must be "):
-        Emitter("example.com", **config.emitter_arguments())
+        config.custom_retry_codes["500"] = True
+    assert config.custom_retry_codes == {500: False}
 
 
 # -- the reference's own ---------------------------------------------------------------------------------------------

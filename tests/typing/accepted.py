@@ -94,7 +94,7 @@ def every_argument(protocol: HttpProtocol, method: Method, overflow: Overflow, t
     return AsyncEmitter(
         "collector.example.com",
         protocol=protocol,
-        port=None,
+        port="8080",
         method=method,
         batch_size=None,
         on_success=Audit().sent,
@@ -168,6 +168,9 @@ def attributes(emitter: Emitter) -> None:
     emitter.byte_limit = None
     emitter.request_timeout = 2
     emitter.request_timeout = (1, 2.5)
+    emitter.request_timeout = (None, 2.5)
+    emitter.max_retry_delay_seconds = 30
+    emitter.custom_retry_codes[500] = False
     emitter.custom_retry_codes = {500: False}
 
 

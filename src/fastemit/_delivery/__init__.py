@@ -6,7 +6,7 @@ nor Redis: it takes batches from a queue and gives them to a transport. An emitt
 public methods from `Draining`. Only the names below are for other packages.
 """
 
-from fastemit._delivery.controls import Draining, Timer
+from fastemit._delivery.controls import Draining, Timer, unmade
 from fastemit._delivery.delivery import Delivery
 from fastemit._delivery.overrides import NAMES as HOOK_NAMES
 from fastemit._delivery.overrides import Hooks
@@ -30,4 +30,5 @@ __all__ = [
     "is_poison_sign",
     "judge",
     "retry_after_seconds",
+    "unmade",
 ]

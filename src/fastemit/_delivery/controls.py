@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from fastemit._delivery.delivery import Delivery
 from fastemit._settings import checks
@@ -20,16 +20,39 @@ class Timer:
         self.is_active = active
 
 
+class _Unmade:
+    """In the place of a part that `__init__` makes, until it has: says so to who asks for it."""
+
+    def __get__(self, owner: object, cls: type) -> Any:
+        if owner is None:
+            return self
+        raise AttributeError(f"{cls.__name__}.__init__ has not been called, or did not finish")
+
+
+def unmade() -> Any:
+    """For the class attribute of a part that `__init__` makes.
+
+    In tests `__init__` is often a mock, and a subclass's may fail before it has called its parent's. What such an
+    object is asked for then says why it is not there.
+    """
+    return _Unmade()
+
+
+@checks.fixed(
+    retry_delay="it follows from what the collector answers; max_retry_delay_seconds is its longest",
+    timer="call set_flush_timer(seconds) or cancel_flush_timer()",
+    retry_timer="a retry comes when retry_delay is over; flush() makes an attempt at once",
+)
 class Draining:
     """A mixin; `_open_timers` is to be called when the delivery is there."""
 
-    _delivery: Delivery
-    timer: Timer
-    retry_timer: Timer
+    _delivery: Delivery = unmade()
+    _timer: Timer = unmade()
+    _retry_timer: Timer = unmade()
 
     def _open_timers(self, delivery: Delivery) -> None:
-        self.timer = Timer(lambda: delivery.flush_interval is not None)
-        self.retry_timer = Timer(lambda: delivery.retry_delay > 0)
+        self._timer = Timer(lambda: delivery.flush_interval is not None)
+        self._retry_timer = Timer(lambda: delivery.retry_delay > 0)
 
     def flush(self) -> None:
         """Wait until what is queued or in flight now is sent or rejected.
@@ -78,7 +101,11 @@ class Draining:
             The number of events left, which is also logged. A second call has no effect.
         """
         given = _timeout(timeout)
-        return self._delivery.close(self._delivery.shutdown_timeout if given is None else given)
+        delivery: Delivery | None = vars(self).get("_delivery")
+        if delivery is None:
+            # There is nothing to close where `__init__` was a mock or failed.
+            return 0
+        return delivery.close(delivery.shutdown_timeout if given is None else given)
 
     def __enter__(self) -> Self:
         return self
@@ -91,6 +118,8 @@ class Draining:
 
     # -- timers ------------------------------------------------------------------------------------------------------
 
+    # 0.12 and before had set_flush_timer(timeout, flush_now).
+    @checks.gone(flush_now="call flush() beside it")
     def set_flush_timer(self, timeout: float) -> None:
         """Flush what is queued every `timeout` seconds; a second call replaces the first."""
         self._delivery.flush_interval = checks.seconds("timeout", timeout)
@@ -102,6 +131,16 @@ class Draining:
     def cancel_flush(self) -> None:
         """`cancel_flush_timer`, under the name that the documentation of 0.15 has for it."""
         self.cancel_flush_timer()
+
+    @property
+    def timer(self) -> Timer:
+        """`timer.is_active()`: whether the flush timer runs."""
+        return self._timer
+
+    @property
+    def retry_timer(self) -> Timer:
+        """`retry_timer.is_active()`: whether a backoff runs."""
+        return self._retry_timer
 
     @property
     def retry_delay(self) -> float:

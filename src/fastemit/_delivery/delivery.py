@@ -81,7 +81,8 @@ class Delivery:
         self._thread_count = thread_count
         self._background = background
         self._hooks = hooks
-        self._start_over(flush_interval, dict(custom_retry_codes or {}))
+        # The very dict: it may be changed in place.
+        self._start_over(flush_interval, {} if custom_retry_codes is None else custom_retry_codes)
         lifecycle.register(self)
 
     def _start_over(self, interval: float | None, custom_retry_codes: dict[int, bool]) -> None:
@@ -607,6 +608,20 @@ class Delivery:
     @custom_retry_codes.setter
     def custom_retry_codes(self, value: dict[int, bool]) -> None:
         self._courier.custom_retry_codes = value
+
+    @property
+    def max_retry_delay(self) -> float:
+        """Longest backoff, in seconds."""
+        return self._max_retry_delay
+
+    @max_retry_delay.setter
+    def max_retry_delay(self, value: float) -> None:
+        self.notice_fork()
+        with self._lock:
+            self._max_retry_delay = value
+            self._schedule.backoff.limit(value)
+        # A sender that waits for the end of a backoff looks when that is now.
+        self.reconsider()
 
     @property
     def retry_delay(self) -> float:

@@ -38,8 +38,10 @@ def judge(status: int | None, events: int, custom_retry_codes: Mapping[int, bool
         return Verdict.SENT
     if status == 413 and events > 1:
         return Verdict.SPLIT
-    if status in custom_retry_codes:
-        return Verdict.KEEP if custom_retry_codes[status] else Verdict.REJECTED
+    # One look: the user may change them at any time.
+    retry = custom_retry_codes.get(status)
+    if retry is not None:
+        return Verdict.KEEP if retry else Verdict.REJECTED
     if status in NOT_RETRIED or (status in (413, 414) and events == 1):
         return Verdict.REJECTED
     return Verdict.KEEP
@@ -103,6 +105,15 @@ class Backoff:
     def open(self) -> bool:
         """Whether sending goes on freely."""
         return self.wait == 0.0
+
+    def limit(self, max_delay: float) -> None:
+        """Change the longest delay; a wait that is longer ends sooner."""
+        self.max_delay = max_delay
+        self.delay = min(self.delay, max_delay)
+        if self.wait > max_delay:
+            # Not before `MIN_DELAY` has passed, where the wait is to be next to nothing.
+            self.until -= max(self.wait, MIN_DELAY) - max(max_delay, MIN_DELAY)
+            self.wait = max_delay
 
     def failed(self, generation: int, now: float, asked: float | None = None) -> bool:
         """A request of `generation` failed and its events are kept. True if this was news.

@@ -6,11 +6,16 @@ import math
 import os
 import re
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from functools import wraps
 from numbers import Real
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, ParamSpec, TypeVar
 
+from fastemit._interfaces import DEFAULT_TIMEOUT
+
+P = ParamSpec("P")
 T = TypeVar("T")
+C = TypeVar("C", bound=type)
 
 
 def _type_error(name: str, value: object, allowed: str) -> NoReturn:
@@ -38,6 +43,20 @@ def integer(name: str, value: Any, least: int = 1, most: int | None = None) -> i
     if value < least or (most is not None and value > most):
         _value_error(name, value, allowed)
     return int(value)
+
+
+def port(name: str, value: Any) -> int | None:
+    """A TCP port from an int or its digits in a str, as they come from the environment; None stays None."""
+    allowed = "an integer from 1 to 65535, or its digits as a str"
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, str)):
+        _type_error(name, value, allowed)
+    # `int` would take signs, spaces, underscores and the digits of every script.
+    number = 0 if isinstance(value, str) and not re.fullmatch(r"[0-9]{1,10}", value) else int(value)
+    if not 1 <= number <= 65535:
+        _value_error(name, value, allowed)
+    return number
 
 
 def seconds(name: str, value: Any, *, zero: bool = False) -> float:
@@ -76,8 +95,8 @@ def callback(name: str, value: T) -> T:
 
 
 def timeout_pair(name: str, value: Any) -> tuple[float, float] | None:
-    """A (connect, read) pair in seconds from a number or a pair; None stays None."""
-    allowed = "None, a number of seconds greater than 0, or a (connect, read) pair of such numbers"
+    """A (connect, read) pair in seconds from a number or a pair. None stays None; in a pair it is the default."""
+    allowed = "None, a number of seconds greater than 0, or a (connect, read) pair of such numbers or None"
     if value is None:
         return None
     if isinstance(value, (tuple, list)):
@@ -88,14 +107,38 @@ def timeout_pair(name: str, value: Any) -> tuple[float, float] | None:
         if isinstance(value, bool) or not isinstance(value, Real):
             _type_error(name, value, allowed)
         connect = read = value
-    return seconds(name, connect), seconds(name, read)
+    default_connect, default_read = DEFAULT_TIMEOUT
+    return (
+        default_connect if connect is None else seconds(name, connect),
+        default_read if read is None else seconds(name, read),
+    )
 
 
-def retry_codes(name: str, value: Any) -> dict[int, bool]:
+class RetryCodes(dict[int, bool]):
+    """Exceptions to the retry rules, `{status: retry?}`. They may be changed in place, and are checked then, too."""
+
+    def __setitem__(self, status: int, retry: bool) -> None:
+        self.update({status: retry})
+
+    def setdefault(self, status: int, retry: Any = None) -> bool:
+        if status not in self:
+            self[status] = retry
+        return self[status]
+
+    def update(self, *args: Any, **kwargs: Any) -> None:
+        # All are checked before any is there.
+        super().update(retry_codes("custom_retry_codes", dict(*args, **kwargs)))
+
+    def __ior__(self, other: Any) -> RetryCodes:  # type: ignore[misc,override]
+        self.update(other)
+        return self
+
+
+def retry_codes(name: str, value: Any) -> RetryCodes:
     """A copy of a `{status: bool}` mapping; None is an empty one."""
     allowed = "a dict of HTTP status codes (100 to 599) to True (retry) or False"
     if value is None:
-        return {}
+        return RetryCodes()
     if not isinstance(value, Mapping):
         _type_error(name, value, allowed)
     for status, retry in value.items():
@@ -103,7 +146,7 @@ def retry_codes(name: str, value: Any) -> dict[int, bool]:
             _type_error(name, value, allowed)
         if not 100 <= status <= 599:
             _value_error(name, value, allowed)
-    return dict(value)
+    return RetryCodes(value)
 
 
 #: What the emitter itself says about the body; a header that contradicts it would garble the request.
@@ -150,3 +193,56 @@ def path(name: str, value: Any) -> str:
     if not os.path.exists(text):
         _value_error(name, value, allowed)
     return text
+
+
+def renamed(**names: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """Have a function that is called with an old name of a parameter say today's.
+
+    Args:
+        names: by the old name, today's.
+    """
+    return _without({old: f"{old} is called {new} now: write {new}=" for old, new in names.items()}, show=True)
+
+
+def gone(**advice: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """Have a function that is called with a parameter of former versions say what to do in its place.
+
+    Args:
+        advice: by the parameter's name, what to do.
+    """
+    return _without({name: f"{name} is gone: {text}" for name, text in advice.items()}, show=False)
+
+
+def _without(messages: Mapping[str, str], *, show: bool) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    def refusing(function: Callable[P, T]) -> Callable[P, T]:
+        @wraps(function)
+        def called(*args: P.args, **kwargs: P.kwargs) -> T:
+            for name in kwargs.keys() & messages.keys():
+                raise TypeError(messages[name] + (_shown(kwargs[name]) if show else ""))
+            return function(*args, **kwargs)
+
+        return called
+
+    return refusing
+
+
+def fixed(**advice: str) -> Callable[[C], C]:
+    """Have properties of a class that cannot be assigned say what to do when somebody does.
+
+    Args:
+        advice: by the property's name, what to do in place of assigning it.
+    """
+
+    def with_advice(cls: C) -> C:
+        for name, text in advice.items():
+            setattr(cls, name, vars(cls)[name].setter(_refusal(name, text)))
+        return cls
+
+    return with_advice
+
+
+def _refusal(name: str, text: str) -> Callable[[Any, object], None]:
+    def refuse(owner: Any, value: object) -> None:
+        raise AttributeError(f"{name} of {type(owner).__name__} cannot be assigned: {text}")
+
+    return refuse

@@ -73,7 +73,7 @@ def parse_endpoint(endpoint: Any, protocol: Any = "https", port: Any = None, met
             prefix, a trailing slash, `user:password@`; an IPv6 address in brackets, with `%25eth0` or `%eth0` where it
             has a zone id.
         protocol: "http" or "https", for an endpoint without a scheme.
-        port: 1 to 65535, or None for the endpoint's own or else the scheme's.
+        port: 1 to 65535, also as a str of digits, or None for the endpoint's own or else the scheme's.
         method: "post" or "get", which decides the path.
 
     Raises:
@@ -81,8 +81,7 @@ def parse_endpoint(endpoint: Any, protocol: Any = "https", port: Any = None, met
     """
     checks.one_of("protocol", protocol, ("http", "https"))
     checks.one_of("method", method, ("get", "post"))
-    if port is not None:
-        checks.integer("port", port, 1, 65535)
+    number = checks.port("port", port)
     if not isinstance(endpoint, str):
         # There may be a password in it, somewhere.
         value = "***" if "@" in repr(endpoint) else repr(endpoint)
@@ -143,4 +142,4 @@ def parse_endpoint(endpoint: Any, protocol: Any = "https", port: Any = None, met
     path = quote(parts.path.rstrip("/"), safe="/%:@!$&'()*+,;=~-._") + PATHS[method]
     if zone:
         host = f"{host}%{zone}"
-    return Endpoint(scheme, host, port if port is not None else own_port, path, username, password)
+    return Endpoint(scheme, host, number if number is not None else own_port, path, username, password)

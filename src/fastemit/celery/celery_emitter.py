@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from fastemit._delivery import unmade
 from fastemit._interfaces import Transport
 from fastemit._settings import checks
 from fastemit._transport import Endpoint
@@ -45,11 +46,14 @@ class CeleryEmitter(Emitter):
     Thread safety: as `Emitter`.
     """
 
+    _publisher: Publisher = unmade()
+
+    @checks.renamed(buffer_size="batch_size")
     def __init__(
         self,
         endpoint: str,
         protocol: HttpProtocol = "https",
-        port: int | None = None,
+        port: int | str | None = None,
         method: Method = "post",
         batch_size: int | None = None,
         byte_limit: int | None = None,
@@ -144,9 +148,21 @@ class CeleryEmitter(Emitter):
         _no_callback("on_failure", value)
 
     @property
+    def max_retry_delay_seconds(self) -> float:
+        """Longest time between attempts, of the worker too; may be assigned, for batches published from then on."""
+        return self._max_retry_delay_seconds
+
+    @max_retry_delay_seconds.setter
+    def max_retry_delay_seconds(self, value: float) -> None:
+        max_delay = checks.seconds("max_retry_delay_seconds", value)
+        self._delivery.max_retry_delay = max_delay
+        self._publisher.destination = replace(self._publisher.destination, max_delay=max_delay)
+        self._max_retry_delay_seconds = value
+
+    @property
     def custom_retry_codes(self) -> dict[int, bool]:
-        """A copy of the exceptions to the retry rules; assign to change them, for batches published from then on."""
-        return dict(self._publisher.destination.retry_codes)
+        """The exceptions to the retry rules; may be assigned, and changed in place, for what is published then."""
+        return self._publisher.destination.retry_codes
 
     @custom_retry_codes.setter
     def custom_retry_codes(self, value: Mapping[int, bool] | None) -> None:

@@ -10,7 +10,7 @@ import os
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
 import orjson
@@ -58,7 +58,9 @@ class Destination:
 
     def written(self) -> dict[str, Any]:
         """As what JSON has: `read` makes it a `Destination` again."""
-        return {**asdict(self), "retry_codes": {str(code): retry for code, retry in self.retry_codes.items()}}
+        # Of a copy, which is made in one step: the user may change them meanwhile.
+        codes = {str(code): retry for code, retry in self.retry_codes.copy().items()}
+        return {**asdict(replace(self, retry_codes={})), "retry_codes": codes}
 
     @classmethod
     def read(cls, value: Any) -> Destination:

@@ -14,7 +14,7 @@ import orjson
 import redis
 
 from fastemit._buffer import MAX_REQUEST_BYTES, MIN_REQUEST_BYTES, EventBuffer, KeptEvent, is_plain
-from fastemit._delivery import Delivery, Draining, Reporter
+from fastemit._delivery import Delivery, Draining, Reporter, unmade
 from fastemit._interfaces import Outcome
 from fastemit._settings import checks
 from fastemit._stores import BatchAround, BufferAround
@@ -148,6 +148,10 @@ class RedisEmitter(Draining):
     Thread safety: every method may be called from any thread and from a signal handler.
     """
 
+    _transport: PushTransport = unmade()
+    _buffer: EventBuffer = unmade()
+
+    @checks.renamed(dbr="rdb", buffer_size="batch_size")
     def __init__(
         self,
         rdb: Any = None,
@@ -223,13 +227,22 @@ class RedisEmitter(Draining):
 
     @property
     def rdb(self) -> Any:
-        """The client."""
+        """The client; may be assigned. Events that are queued go by the new one, too."""
         return self._transport.rdb
+
+    @rdb.setter
+    def rdb(self, value: Any) -> None:
+        checks.has_methods("rdb", value, ("rpush",), "a redis.Redis")
+        self._transport.rdb = value
 
     @property
     def key(self) -> str:
-        """The list's key."""
+        """The list's key; may be assigned. Events that are queued go to the new list, too."""
         return self._transport.key
+
+    @key.setter
+    def key(self, value: str) -> None:
+        self._transport.key = key_name(value)
 
     @property
     def batch_size(self) -> int:
@@ -237,4 +250,5 @@ class RedisEmitter(Draining):
         return self._buffer.batch_size
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.key!r}>"
+        transport: PushTransport | None = vars(self).get("_transport")
+        return f"<{type(self).__name__} {'without a key' if transport is None else repr(transport.key)}>"

@@ -14,7 +14,7 @@ from typing import Any, Final
 import orjson
 
 from fastemit._buffer import EventBuffer
-from fastemit._delivery import Delivery, Inbox, Reporter
+from fastemit._delivery import Delivery, Inbox, Reporter, unmade
 from fastemit._settings import checks
 from fastemit._signals import raise_of_signal_handler
 from fastemit._stores import BatchAround, BufferAround
@@ -124,6 +124,11 @@ class _WorkerReporter(Reporter):
         """Told by the emitter."""
 
 
+@checks.fixed(
+    emitter="make another RedisWorker for another emitter",
+    rdb="make another RedisWorker for another Redis",
+    key="make another RedisWorker for another list",
+)
 class RedisWorker:
     """Moves events from a Redis list to the collector of an emitter, until it is told to stop.
 
@@ -144,6 +149,14 @@ class RedisWorker:
     Thread safety: one thread calls `run`; any thread, and a signal handler, may call the rest.
     """
 
+    _emitter: Emitter = unmade()
+    _rdb: Any = unmade()
+    _key: str = unmade()
+    _delivery: Delivery = unmade()
+    _inbox: Inbox = unmade()
+
+    # 0.8 and before had RedisWorker(_consumer, key, dbr).
+    @checks.renamed(dbr="rdb", _consumer="emitter")
     def __init__(
         self,
         emitter: Emitter,
@@ -157,9 +170,9 @@ class RedisWorker:
             raise TypeError(f"emitter must be a fastemit.Emitter or AsyncEmitter, not {type(emitter).__name__}")
         if rdb is not None:
             checks.has_methods("rdb", rdb, ("execute_command",), "None or a redis.Redis")
-        self.emitter = emitter
-        self.rdb = client_of() if rdb is None else rdb
-        self.key = key_name(key)
+        self._emitter = emitter
+        self._rdb = client_of() if rdb is None else rdb
+        self._key = key_name(key)
         self.poll_interval = checks.seconds("poll_interval", poll_interval)
         self.takeover_after = checks.seconds("takeover_after", takeover_after)
         #: Events that went to the dead list, and events of dead workers that this one has put back into the list.
@@ -197,6 +210,21 @@ class RedisWorker:
         self._ended = False  # `run` has returned; another begins anew, with counters at 0
         self._unsure = False  # a step failed, and may have been done all the same
         self._signed_at = self._looked_at = float("-inf")
+
+    @property
+    def emitter(self) -> Emitter:
+        """The emitter whose collector, settings and callbacks are used."""
+        return self._emitter
+
+    @property
+    def rdb(self) -> Any:
+        """The client."""
+        return self._rdb
+
+    @property
+    def key(self) -> str:
+        """The list's key."""
+        return self._key
 
     # -- the life of a worker ----------------------------------------------------------------------------------------
 
