@@ -65,6 +65,25 @@ test: $(VENV)/.installed  ## run the tests; ARGS="-k flush -x" is passed to pyte
 	@$(BIN)/python -m pytest -n $$($(BIN)/python -c 'import os; print((os.cpu_count() or 1) + 1)') --dist worksteal \
 		-p no:benchmark $(ARGS)
 
+LOWEST := $(VENV)/lowest
+
+$(LOWEST)/.installed: $(VENV)/.installed scripts/lowest.py
+	@echo "Installing each dependency at its lowest, in $(LOWEST)"
+	@rm -rf $(LOWEST)
+	@$(BIN)/python -m venv $(LOWEST)
+	@$(LOWEST)/bin/python -m pip install -qq --upgrade 'pip>=25.1'
+	@$(BIN)/python scripts/lowest.py > $(LOWEST)/constraints.txt
+	@$(LOWEST)/bin/python -m pip install -qq --constraint $(LOWEST)/constraints.txt --group test gevent \
+		'.[celery,cli,prometheus,redis,tracker]'
+	@$(LOWEST)/bin/python tests/support/install_reference.py
+	@touch $@
+
+.PHONY: test-lowest
+test-lowest: $(LOWEST)/.installed  ## the tests that touch a dependency, each at its lowest version; ARGS=tests for all
+	@sort -f $(LOWEST)/constraints.txt | tr '\n' ' ' && echo
+	@$(LOWEST)/bin/python -m pytest -q -n $$($(BIN)/python -c 'import os; print((os.cpu_count() or 1) + 1)') \
+		--dist worksteal -p no:benchmark $(or $(ARGS),$$($(BIN)/python scripts/lowest.py --tests))
+
 MINUTES ?= 10
 SEED ?=
 

@@ -13,6 +13,7 @@ import sysconfig
 import tempfile
 from collections.abc import Iterator
 from functools import cache
+from importlib import metadata
 from pathlib import Path
 
 import fastemit
@@ -72,7 +73,8 @@ def prepared(version: str) -> str:
 
 def _build(python: str, target: Path) -> None:
     pip = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--root-user-action=ignore"]
-    _run([*pip, "--target", str(target), "orjson>=3.9", "urllib3>=2.0,<3"])
+    needed = [line for line in metadata.requires("fastemit") or [] if "extra ==" not in line]
+    _run([*pip, "--target", str(target), *needed])
     shutil.copytree(_SOURCE, target / "fastemit", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
     ask = "import sysconfig as s; print(s.get_path('include')); print(s.get_config_var('EXT_SUFFIX'), end='')"
     include, suffix = subprocess.run(
