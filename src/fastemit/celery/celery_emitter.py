@@ -16,9 +16,11 @@ from fastemit.celery.transport import Publisher
 from fastemit.celery.worker import Destination
 from fastemit.emitters import DEFAULT_BUFFER_BYTES, DEFAULT_REQUEST_BYTES, Emitter
 from fastemit.event_store import EventStore
+from fastemit.stats import logger
 from fastemit.typing import HttpProtocol, Method, Overflow, RequestTimeout
 
-__all__ = ["CeleryEmitter"]
+#: The rest is what `snowplow_tracker.celery.celery_emitter` has, too.
+__all__ = ["CeleryEmitter", "Emitter", "HttpProtocol", "Method", "logger"]
 
 
 class CeleryEmitter(Emitter):

@@ -20,11 +20,12 @@ from fastemit._settings import checks
 from fastemit._stores import BatchAround, BufferAround
 from fastemit.emitters import DEFAULT_BUFFER_BYTES, DEFAULT_REQUEST_BYTES
 from fastemit.event_store import DEFAULT_BUFFER_CAPACITY
-from fastemit.redis.scripts import client_of, key_name
-from fastemit.stats import EmitterStats, described
-from fastemit.typing import Overflow, Payload
+from fastemit.redis.scripts import DEFAULT_KEY, client_of, key_name
+from fastemit.stats import EmitterStats, described, logger
+from fastemit.typing import Overflow, Payload, PayloadDict, RedisProtocol
 
-__all__ = ["RedisEmitter"]
+#: The types and the logger are what `snowplow_tracker.redis.redis_emitter` has, too.
+__all__ = ["PayloadDict", "RedisEmitter", "RedisProtocol", "logger"]
 
 #: What orjson would write in a way of its own, where `str` is asked for.
 _AS_STR: Final = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
@@ -155,7 +156,7 @@ class RedisEmitter(Draining):
     def __init__(
         self,
         rdb: Any = None,
-        key: str = "snowplow",
+        key: str = DEFAULT_KEY,
         *,
         batch_size: int = 1,
         byte_limit: int | None = None,

@@ -21,9 +21,12 @@ from fastemit._stores import BatchAround, BufferAround
 from fastemit._time import monotonic
 from fastemit.emitters import DEFAULT_BUFFER_BYTES, Emitter
 from fastemit.event_store import DEFAULT_BUFFER_CAPACITY
-from fastemit.redis.scripts import LOST, InFlight, client_of, key_name
+from fastemit.redis.scripts import DEFAULT_KEY, LOST, InFlight, client_of, key_name
 from fastemit.stats import EmitterStats, described
-from fastemit.typing import FailureCallback, SuccessCallback
+from fastemit.typing import EmitterProtocol, FailureCallback, PayloadDict, RedisProtocol, SuccessCallback
+
+#: The key and the types are what `snowplow_tracker.redis.redis_worker` has, too.
+__all__ = ["DEFAULT_KEY", "EmitterProtocol", "PayloadDict", "RedisProtocol", "RedisWorker"]
 
 #: Events that one script takes at the most: Redis serves nobody else meanwhile.
 TAKE_EVENTS: Final = 2000
@@ -161,7 +164,7 @@ class RedisWorker:
         self,
         emitter: Emitter,
         rdb: Any = None,
-        key: str = "snowplow",
+        key: str = DEFAULT_KEY,
         *,
         poll_interval: float = 0.1,
         takeover_after: float = 30.0,

@@ -21,6 +21,8 @@ from redis.retry import Retry
 
 from fastemit._interfaces import DEFAULT_TIMEOUT
 
+#: The list's key where nothing else is said.
+DEFAULT_KEY: Final = "snowplow"
 #: What a step of a worker answers that is taken for dead, or whose in-flight list is not as long as it thinks.
 LOST: Final = -1
 OUT_OF_STEP: Final = -2
