@@ -97,7 +97,8 @@ class Emitter(Intake, Draining):
         max_request_bytes: most bytes of one request body, 1 KiB to 1 GiB. Default 1,000,000.
         shutdown_timeout: seconds that `close` and the end of the process may take to send what is left. Default 5.
         background: False to start no thread and send in the thread that calls (AWS Lambda, uWSGI without threads).
-        flush_interval: seconds between automatic flushes of what is queued. Default: none.
+        flush_interval: seconds between automatic flushes of what is queued. Default: none. With background=False no
+            thread keeps the time: the first `input` after the interval sends.
         headers: added to each request.
         ca_certs: a file or directory of certificate authorities to verify the collector by. None: REQUESTS_CA_BUNDLE,
             CURL_CA_BUNDLE or SSL_CERT_FILE from the environment, else the system's, else certifi's.

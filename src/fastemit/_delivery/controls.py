@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
 from fastemit._delivery.delivery import Delivery
 from fastemit._settings import checks
+from fastemit.stats import say
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 
 class Timer:
-    """What is left of the reference's timers: whether one runs. The sender keeps the time."""
+    """What is left of the timers of `snowplow_tracker`, which are threads: whether one is set.
+
+    A sender thread keeps the time. With `background=False` nobody does; see `is_active`.
+    """
 
     def __init__(self, active: Callable[[], bool]) -> None:
-        self.is_active = active
+        self._active = active
+
+    def is_active(self) -> bool:
+        """Whether it is set, and the emitter not closed.
+
+        With `background=False` that does not mean that something happens when the time is over, because no thread
+        waits for it. The flush timer is looked at by each `input`: the first one after the interval sends what is
+        queued, in its thread. What is to be retried goes with the next `input` after the backoff that reaches
+        `batch_size` (with a flush timer: with any `input`), or with `flush` and `drain` at any time.
+        """
+        return self._active()
 
 
 class _Unmade:
@@ -51,8 +66,19 @@ class Draining:
     _retry_timer: Timer = unmade()
 
     def _open_timers(self, delivery: Delivery) -> None:
-        self._timer = Timer(lambda: delivery.flush_interval is not None)
-        self._retry_timer = Timer(lambda: delivery.retry_delay > 0)
+        self._timer = Timer(lambda: delivery.flush_interval is not None and not delivery.stopped)
+        self._retry_timer = Timer(lambda: delivery.retry_delay > 0 and not delivery.stopped)
+        if delivery.flush_interval is not None:
+            self._tell_who_keeps_the_time()
+
+    def _tell_who_keeps_the_time(self) -> None:
+        if not self._delivery.background:
+            say(
+                logging.INFO,
+                "a flush timer with background=False: no thread keeps the time, so the first input after each "
+                "interval of %g s sends",
+                self._delivery.flush_interval,
+            )
 
     def flush(self) -> None:
         """Wait until what is queued or in flight now is sent or rejected.
@@ -121,8 +147,20 @@ class Draining:
     # 0.12 and before had set_flush_timer(timeout, flush_now).
     @checks.gone(flush_now="call flush() beside it")
     def set_flush_timer(self, timeout: float) -> None:
-        """Flush what is queued every `timeout` seconds; a second call replaces the first."""
+        """Flush what is queued every `timeout` seconds; a second call replaces the first.
+
+        With `background=False` there is no thread that keeps the time: the first `input` after the interval sends what
+        is queued, in its thread. Without another `input` nothing is sent, so call `flush` or `drain` where your
+        program becomes idle.
+
+        Args:
+            timeout: seconds, more than 0.
+
+        Raises:
+            TypeError, ValueError: naming the argument, the value and what is allowed.
+        """
         self._delivery.flush_interval = checks.seconds("timeout", timeout)
+        self._tell_who_keeps_the_time()
 
     def cancel_flush_timer(self) -> None:
         """Stop the flush timer."""

@@ -79,7 +79,8 @@ class Delivery:
         self._overflow = overflow
         self._max_retry_delay = max_retry_delay
         self._thread_count = thread_count
-        self._background = background
+        #: Whether sender threads are to be started.
+        self.background = background
         self._hooks = hooks
         # The very dict: it may be changed in place.
         self._start_over(flush_interval, {} if custom_retry_codes is None else custom_retry_codes)
@@ -95,7 +96,7 @@ class Delivery:
             # A store of the user's has books, under the same lock.
             share(self._lock)
         # A GET carries one event whenever it goes.
-        linger = LINGER if self._background and not self.buffer.query else 0.0
+        linger = LINGER if self.background and not self.buffer.query else 0.0
         self._schedule = Schedule(self.buffer, self._max_retry_delay, interval, monotonic(), linger, self.report.due_at)
         self._admission = Admission(self.buffer, self._schedule.backoff, self.report, self._guard, self._overflow)
         self._courier = Courier(
@@ -108,7 +109,7 @@ class Delivery:
             custom_retry_codes,
             self._hooks,
         )
-        self._inline = not self._background
+        self._inline = not self.background
         self._started = False
         self._senders: list[Inbox] = []  # one for each sender thread
         self._turn_taken = OneSends()  # by the one thread that sends when `_inline`
@@ -294,6 +295,11 @@ class Delivery:
             self._send_due()
         else:
             self.buffer.signal()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether nothing is sent any more, since it is closed."""
+        return self._schedule.stopped
 
     @property
     def flush_interval(self) -> float | None:
