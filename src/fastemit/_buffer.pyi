@@ -1,5 +1,5 @@
 from collections.abc import Callable, Mapping
-from typing import Any, Final, Protocol, TypeAlias, final
+from typing import Any, Final, NoReturn, Protocol, TypeAlias, final
 
 from typing_extensions import Self
 
@@ -14,6 +14,7 @@ DROPPED_FOR: Final[dict[str, int]]
 
 def monotonic() -> float: ...
 def wall_clock() -> float: ...
+def refuse_copy(its: object) -> NoReturn: ...
 def is_plain(payload: dict[Any, Any]) -> bool: ...
 
 @final

@@ -281,6 +281,14 @@ cdef object names_of(object payload):
     return payload if isinstance(payload, Mapping) else payload.keys()
 
 
+def refuse_copy(its):
+    """`__reduce__` of what can be neither copied nor pickled. A subclass may define one of its own."""
+    raise TypeError(
+        f"{type(its).__name__} cannot be copied or pickled, since what it holds belongs to this process: "
+        "make one in the other process, from the same settings"
+    )
+
+
 @cython.final
 cdef class KeptEvent:
     """An encoded event together with what it was made from; see `EventBuffer`'s `keep`."""
@@ -291,6 +299,9 @@ cdef class KeptEvent:
     def __cinit__(self, bytes encoded not None, original):
         self.encoded = encoded
         self.original = original
+
+    def __reduce__(self):
+        refuse_copy(self)
 
 
 cdef bytes encoded_of(object event):
@@ -373,6 +384,9 @@ cdef class EventBuffer:
         self.byte_limit = byte_limit
         self._forks = forks
         self.notify = C_NOTIFY_ALWAYS
+
+    def __reduce__(self):
+        refuse_copy(self)
 
     def __dealloc__(self):
         # No Batch is left, since each holds a reference; so nothing is in flight.
@@ -877,6 +891,9 @@ cdef class Intake:
     cdef object _append            # that one's method; None for an EventBuffer
     cdef object _answer
 
+    def __reduce__(self):
+        refuse_copy(self)
+
     def _open_intake(self, buffer not None, answer not None):
         """Say where events go, and what to call with an answer of `EventBuffer.append` that is not 0."""
         self._into = buffer if type(buffer) is EventBuffer else None
@@ -934,6 +951,9 @@ cdef class Batch:
     def __cinit__(self, EventBuffer buffer not None):
         self.buffer = buffer
         self.seg = NULL
+
+    def __reduce__(self):
+        refuse_copy(self)
 
     def __dealloc__(self):
         if self.seg != NULL:

@@ -7,7 +7,7 @@ import sys
 import threading
 from typing import Any, NoReturn, Protocol, runtime_checkable
 
-from fastemit._buffer import Batch, EventBuffer, KeptEvent
+from fastemit._buffer import Batch, EventBuffer, KeptEvent, refuse_copy
 from fastemit._settings import checks
 from fastemit.stats import logger as fastemit_logger
 from fastemit.typing import PayloadDict, PayloadDictList
@@ -94,6 +94,8 @@ class InMemoryEventStore:
         self._out: dict[int, tuple[PayloadDict, Batch]] = {}
         self._emitters = False
         self._buffer = EventBuffer(capacity, sys.maxsize, _SEGMENT_BYTES, 1, keep=True)
+
+    __reduce__ = refuse_copy
 
     @classmethod
     def over(cls, buffer: EventBuffer) -> InMemoryEventStore:

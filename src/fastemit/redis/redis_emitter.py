@@ -13,7 +13,7 @@ from typing import Any, Final, get_args
 import orjson
 import redis
 
-from fastemit._buffer import MAX_REQUEST_BYTES, MIN_REQUEST_BYTES, EventBuffer, KeptEvent, is_plain
+from fastemit._buffer import MAX_REQUEST_BYTES, MIN_REQUEST_BYTES, EventBuffer, KeptEvent, is_plain, refuse_copy
 from fastemit._delivery import Delivery, Draining, Reporter, unmade
 from fastemit._interfaces import Outcome
 from fastemit._settings import checks
@@ -193,6 +193,8 @@ class RedisEmitter(Draining):
             flush_interval=None if flush_interval is None else checks.seconds("flush_interval", flush_interval),
         )
         self._open_timers(self._delivery)
+
+    __reduce__ = refuse_copy
 
     def input(self, payload: Payload) -> None:
         """Take an event; with a `batch_size` of 1 it is in Redis when this returns. No error of Redis is raised.

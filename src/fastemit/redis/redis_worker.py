@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import orjson
 
-from fastemit._buffer import EventBuffer
+from fastemit._buffer import EventBuffer, refuse_copy
 from fastemit._delivery import Delivery, Inbox, Reporter, unmade
 from fastemit._settings import checks
 from fastemit._signals import raise_of_signal_handler
@@ -185,6 +185,8 @@ class RedisWorker:
         self._inbox = Inbox()
         self._report = _WorkerReporter(emitter)
         self._start_over()
+
+    __reduce__ = refuse_copy
 
     def _start_over(self) -> None:
         given = self.emitter._delivery
