@@ -11,6 +11,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from fastemit import _native as _native
 from fastemit._version import __version__
 from fastemit.emitter_configuration import EmitterConfiguration
 from fastemit.emitters import AsyncEmitter, Emitter

@@ -19,6 +19,7 @@ from libc.string cimport memcpy, memset
 
 from fastemit._clock cimport read_monotonic, read_wall_clock
 from fastemit._flat cimport flat_event
+from fastemit._interpreters cimport is_subinterpreter, register_with_main
 from fastemit._line cimport line_event
 from fastemit._quote cimport quote_plus
 from fastemit._ring cimport (
@@ -135,6 +136,16 @@ def wall_clock():
     cdef double seconds = 0.0
     read_wall_clock(&seconds)
     return seconds
+
+
+def in_subinterpreter():
+    """Whether this is not the main interpreter of the process."""
+    return is_subinterpreter()
+
+
+def end_with_main():
+    """In a subinterpreter: have `fastemit._process.lifecycle.end` run when the main interpreter ends, if this one is left."""
+    register_with_main()
 
 
 if watch_forks() != 0:

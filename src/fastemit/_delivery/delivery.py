@@ -183,14 +183,13 @@ class Delivery:
         reference = weakref.ref(self)
         for number in range(self._thread_count):
             inbox = Inbox()
-            thread = threading.Thread(
-                target=_sender, args=(reference, inbox), name=f"{lifecycle.SENDER_NAME}-{number}", daemon=True
-            )
             self._senders.append(inbox)
             try:
-                thread.start()
+                threading.Thread(
+                    target=_sender, args=(reference, inbox), name=f"{lifecycle.SENDER_NAME}-{number}", daemon=True
+                ).start()
             except RuntimeError as error:
-                # No threads left, or the interpreter is on its way out and starts none any more.
+                # No threads left, or the interpreter is on its way out and starts none any more, or has no daemons.
                 self._senders.remove(inbox)
                 if not self._senders:
                     self._inline = True
@@ -506,6 +505,7 @@ class Delivery:
                 return
             left = 0 if self._schedule.reached else self.buffer.unsettled_events
             self._go_on_inline()
+        self.buffer.signal(everyone=True)
         self.report.log.flush()
         self._tell_left(left)
 

@@ -14,6 +14,7 @@ import threading
 import weakref
 from typing import Any, Final, Protocol
 
+from fastemit._buffer import end_with_main, in_subinterpreter
 from fastemit._time import monotonic
 from fastemit.stats import described, logger, say
 
@@ -51,6 +52,8 @@ _orphans: Final[dict[int, Closable]] = {}
 fork_lock = threading.RLock()
 #: Whether this process runs `end` by something other than `atexit`.
 _finalizers: Final[list[object]] = []
+#: Seconds that a sender thread is given to end after the deadline, where it is waited for.
+LAST_STEPS: Final = 0.5
 #: What the names of sender threads begin with.
 SENDER_NAME: Final = "fastemit-sender"
 _ended = False
@@ -125,6 +128,11 @@ def end() -> None:
             closable.finish_end(_ends_by)
         except Exception as error:  # noqa: BLE001 - the others are still to be seen to
             say(logging.ERROR, "an emitter could not send at the end: %s", described(error))
+    if in_subinterpreter():
+        # Python aborts the process when a subinterpreter is destroyed while it has another thread.
+        for thread in threading.enumerate():
+            if thread.name.startswith(SENDER_NAME):
+                thread.join(max(_ends_by - monotonic(), LAST_STEPS))
 
 
 def may_log() -> bool:
@@ -212,5 +220,7 @@ def _celery_worker_ends(**_: object) -> None:
 
 
 atexit.register(end)
+if in_subinterpreter():
+    end_with_main()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_in_child)
