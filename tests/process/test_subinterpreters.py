@@ -137,6 +137,18 @@ def test_the_process_ends_in_time_with_an_interpreter_whose_collector_hangs(
 
 
 @PYTHONS
+def test_an_interpreter_can_be_destroyed_just_after_a_close(run: WatchedScript, version: str) -> None:
+    if version in ("3.10", "3.11"):
+        pytest.skip("there _xxsubinterpreters destroys none that has threads")
+    script = (
+        "interpreter = create()\nrun(interpreter, EMIT.format(emitter='AsyncEmitter(URL, thread_count=8)') "
+        "+ 'emitter.close()')\ninterpreters.destroy(interpreter)"
+    )
+    assert run_main(run, version, script).well
+    assert run.arrived == [0, 1, 2]
+
+
+@PYTHONS
 @pytest.mark.parametrize("emitter", EMITTERS.values(), ids=EMITTERS)
 def test_what_is_queued_in_an_interpreter_that_is_destroyed_is_sent(
     run: WatchedScript, version: str, emitter: str

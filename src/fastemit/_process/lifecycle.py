@@ -52,7 +52,7 @@ _orphans: Final[dict[int, Closable]] = {}
 fork_lock = threading.RLock()
 #: Whether this process runs `end` by something other than `atexit`.
 _finalizers: Final[list[object]] = []
-#: Seconds that a sender thread is given to end after the deadline, where it is waited for.
+#: Seconds that sender threads are given to end after the deadline, where they are waited for.
 LAST_STEPS: Final = 0.5
 #: What the names of sender threads begin with.
 SENDER_NAME: Final = "fastemit-sender"
@@ -118,9 +118,8 @@ def end() -> None:
     global _ended, _ends_by
     _ended = True
     closables = _all_open()
-    if not closables:
-        return
-    _ends_by = min(_ends_by, monotonic() + max(closable.shutdown_timeout for closable in closables))
+    if closables:
+        _ends_by = min(_ends_by, monotonic() + max(closable.shutdown_timeout for closable in closables))
     for closable in closables:
         closable.begin_end(_ends_by)
     for closable in closables:
@@ -129,10 +128,12 @@ def end() -> None:
         except Exception as error:  # noqa: BLE001 - the others are still to be seen to
             say(logging.ERROR, "an emitter could not send at the end: %s", described(error))
     if in_subinterpreter():
-        # Python aborts the process when a subinterpreter is destroyed while it has another thread.
+        # Python aborts the process when a subinterpreter is destroyed while it has another thread. Those of emitters
+        # that are closed may be at their last steps, too.
+        until = monotonic() + LAST_STEPS
         for thread in threading.enumerate():
             if thread.name.startswith(SENDER_NAME):
-                thread.join(max(_ends_by - monotonic(), LAST_STEPS))
+                thread.join(max(until - monotonic(), 0.0))
 
 
 def may_log() -> bool:
