@@ -14,6 +14,7 @@ from cpython.buffer cimport PyBUF_FORMAT, PyBUF_ND, PyBUF_STRIDES, PyBUF_WRITABL
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.dict cimport PyDict_Copy, PyDict_Next, PyDict_SetItem
 from cpython.object cimport PyObject
+from cpython.ref cimport Py_INCREF
 from libc.stdint cimport UINT32_MAX, int64_t, uint8_t
 from libc.string cimport memcpy, memset
 
@@ -150,6 +151,15 @@ def end_with_main():
 
 if watch_forks() != 0:
     raise MemoryError("pthread_atfork has no memory left for fastemit's handler")
+
+
+def keep_for_ever(object value not None):
+    """Take a reference that is never given back: no finalizer of `value` ever runs, at the end of the process neither.
+
+    For what a forked child inherits and must not let go of.
+    """
+    Py_INCREF(value)
+
 
 cdef object orjson_dumps = orjson.dumps
 cdef object orjson_loads = orjson.loads

@@ -12,6 +12,7 @@ import os
 import sys
 import threading
 import weakref
+from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from fastemit._buffer import end_with_main, in_subinterpreter
@@ -52,6 +53,8 @@ _orphans: Final[dict[int, Closable]] = {}
 fork_lock = threading.RLock()
 #: Whether this process runs `end` by something other than `atexit`.
 _finalizers: Final[list[object]] = []
+#: Called in a forked child before anything else here is.
+first_in_child: Final[list[Callable[[], None]]] = []
 #: Seconds that sender threads are given to end after the deadline, where they are waited for.
 LAST_STEPS: Final = 0.5
 #: What the names of sender threads begin with.
@@ -61,7 +64,7 @@ _ends_by = float("inf")
 
 
 def renew_pools(manager: Any) -> object | None:
-    """Give a `urllib3.PoolManager` of the user's new pools; the old ones, which are to be kept and not closed.
+    """Give a `urllib3.PoolManager` of the user's new pools; the old ones, whose sockets are to be detached.
 
     For a forked child: a connection that two processes use garbles what both send. What only looks like such a manager
     is left as it is.
@@ -138,8 +141,9 @@ def end() -> None:
 
 def may_log() -> bool:
     """Whether a line can be logged while Python is taken apart: other threads stand still then, with what they hold."""
-    me = threading.current_thread()
-    if any(thread is not me and not thread.name.startswith(SENDER_NAME) for thread in threading.enumerate()):
+    # Not `current_thread`, which under gevent makes a new one, and raises while greenlets are taken apart.
+    me = threading.get_ident()
+    if any(thread.ident != me and not thread.name.startswith(SENDER_NAME) for thread in threading.enumerate()):
         return False
     its_logger: logging.Logger | None = logger
     while its_logger is not None:
@@ -156,6 +160,8 @@ def may_log() -> bool:
 def _in_child() -> None:
     # Finalize objects of the parent are not run in a child; a new one is registered at its first event.
     global fork_lock, _ended, _ends_by
+    for call in first_in_child:
+        call()
     _ended, _ends_by = False, float("inf")
     fork_lock = threading.RLock()
     _finalizers.clear()

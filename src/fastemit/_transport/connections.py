@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import http.client
 import io
+import os
 import queue
 import threading
 from enum import Enum
@@ -17,6 +18,7 @@ from typing import Any, Final
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
+from fastemit._process import sockets
 from fastemit._signals import raise_of_signal_handler
 from fastemit._time import monotonic
 
@@ -71,7 +73,12 @@ class _UntilDeadline(io.RawIOBase):
         if self._bytes > WHOLE_ANSWER_LIMIT:
             raise http.client.HTTPException(f"an answer of more than {WHOLE_ANSWER_LIMIT} bytes")
         self._sock.settimeout(left)
-        count: int | None = self._raw.readinto(buffer)
+        thread = threading.get_ident()
+        sockets.reading[thread] = self._sock
+        try:
+            count: int | None = self._raw.readinto(buffer)
+        finally:
+            sockets.reading.pop(thread, None)
         self._bytes += count or 0
         return count
 
@@ -201,6 +208,7 @@ class _Watchful:
     _answers = 0
     _answered_at = 0.0
     _connected_at = 0.0
+    _process = 0
 
     def response_class(self, sock: Any, debuglevel: int = 0, method: str | None = None) -> _Response:
         bounded: Any = _BoundedSocket(sock, monotonic() + self.exchange.read_timeout)
@@ -214,6 +222,16 @@ class _Watchful:
             return False
         return super().is_connected  # type: ignore[misc,no-any-return]
 
+    def _new_conn(self) -> Any:
+        self._process = process = os.getpid()
+        sock = super()._new_conn()  # type: ignore[misc]
+        sockets.own(sock, process)
+        if process != os.getpid():
+            # A signal handler has forked meanwhile: in the child the socket is the parent's.
+            sockets.detach(sock)
+            raise ConnectionAbortedError("the process was forked while it connected")
+        return sock
+
     def connect(self) -> None:
         super().connect()  # type: ignore[misc]
         self._answers = 0
@@ -221,6 +239,12 @@ class _Watchful:
         # urllib3 leaves the connect timeout on while it sends; a large body over a slow line may take longer.
         self.sock.settimeout(self.exchange.read_timeout)
         self.exchange.under_way = True
+
+    def close(self) -> None:
+        # A fork that ran no Python hook (uWSGI) may not have been noticed before urllib3's finalizers run.
+        if self.sock is not None and self._process != os.getpid():
+            sockets.detach(self.sock)
+        super().close()  # type: ignore[misc]
 
     def request(self, method: str, url: str, *args: Any, **kwargs: Any) -> None:
         if self.sock is not None:

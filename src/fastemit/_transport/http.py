@@ -16,7 +16,7 @@ from urllib3.exceptions import HTTPError, ProtocolError, ReadTimeoutError
 from urllib3.util import Timeout, make_headers, parse_url
 
 from fastemit._interfaces import ANSWER_LIMIT, CONTENT_TYPE, DEFAULT_TIMEOUT, Outcome
-from fastemit._process import renew_pools
+from fastemit._process import sockets
 from fastemit._signals import raise_of_signal_handler
 from fastemit._transport.connections import Exchange, pool_classes
 from fastemit._transport.proxies import proxy_for
@@ -72,7 +72,7 @@ class HttpTransport:
         self._trust: Trust | None = None
         if pool_manager is None and (endpoint.scheme == "https" or (self._proxy or "").startswith("https:")):
             self._trust = trust_in(ca_certs)
-        #: Pools of the process that this one was forked from: to be neither used nor closed here.
+        #: Pools of the process that this one was forked from. Their sockets have been detached.
         self._inherited: list[Any] = []
         self._manager = self._new_manager()
         self._open: Any = None
@@ -150,7 +150,8 @@ class HttpTransport:
                 )
             except (HTTPError, http.client.HTTPException, OSError, ValueError) as error:
                 raise_of_signal_handler(error)
-                if exchange.stale:
+                # In a child that was forked meanwhile the request is the parent's.
+                if exchange.stale and exchange is self._exchange:
                     continue
                 return Outcome(
                     error=described_without_secrets(error), timed_out=exchange.under_way and _is_timeout(error)
@@ -172,13 +173,14 @@ class HttpTransport:
             self._aim()
 
     def after_fork(self) -> None:
+        sockets.detach_inherited()
         if self._users_manager is None:
             self._inherited.append(self._manager)
             self._exchange = Exchange()
             self._manager = self._new_manager()
             self._aim()
         else:
-            self._inherited.append(renew_pools(self._users_manager))
+            self._inherited.append(sockets.renewed(self._users_manager))
 
 
 def _is_timeout(error: BaseException) -> bool:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlencode
 
 from fastemit._interfaces import ANSWER_LIMIT, CONTENT_TYPE, DEFAULT_TIMEOUT, Outcome
-from fastemit._process import renew_pools
+from fastemit._process import sockets
 from fastemit._signals import raise_of_signal_handler
 from fastemit.stats import described_without_secrets, say
 
@@ -108,7 +108,7 @@ class SessionTransport:
                 getattr(adapter, "poolmanager", None),
                 *(getattr(adapter, "proxy_manager", None) or {}).values(),
             ]
-            self._inherited += [renew_pools(manager) for manager in managers]
+            self._inherited += [sockets.renewed(manager) for manager in managers]
 
 
 def _text(value: object) -> str | None:

@@ -12,6 +12,8 @@ from typing import Any, Final, NamedTuple
 
 from urllib3.util.ssl_ import create_urllib3_context
 
+from fastemit._buffer import keep_for_ever
+from fastemit._process import sockets
 from fastemit.stats import say
 
 _HASHED: Final = re.compile(r"[0-9a-f]{8}\.[0-9]+")
@@ -181,14 +183,13 @@ class _Contexts:
 
 
 _shared = _Contexts()
-#: Of the processes that this one was forked from. Not freed: that, too, takes locks inside of OpenSSL.
-_inherited: Final[list[_Contexts]] = []
 
 
 def _contexts() -> _Contexts:
     global _shared
     if _shared.process != os.getpid():
-        _inherited.append(_shared)
+        # Not freed: that, too, takes locks inside of OpenSSL.
+        keep_for_ever(_shared)
         _shared = _Contexts()
     return _shared
 
@@ -231,8 +232,22 @@ class Trust:
     def set_alpn_protocols(self, protocols: Any) -> None:
         """Nothing: the shared context has been told of HTTP/1.1, which is all that is spoken here."""
 
-    def wrap_socket(self, *args: Any, **kwargs: Any) -> Any:
-        return self.current().wrap_socket(*args, **kwargs)
+    def wrap_socket(self, sock: Any, **kwargs: Any) -> Any:
+        context = self.current()
+        if type(context).__module__.partition(".")[0] not in ("ssl", "gevent"):
+            # Another library's, which may verify the certificate itself right after the handshake.
+            tls = context.wrap_socket(sock, **kwargs)
+            sockets.own(tls)
+            return tls
+        # Known before the handshake, which a fork may interrupt.
+        tls = context.wrap_socket(sock, do_handshake_on_connect=False, **kwargs)
+        sockets.own(tls)
+        try:
+            tls.do_handshake()
+        except BaseException:
+            tls.close()
+            raise
+        return tls
 
     def wrap_bio(self, *args: Any, **kwargs: Any) -> Any:
         return self.current().wrap_bio(*args, **kwargs)

@@ -7,7 +7,9 @@ from collections import deque
 from dataclasses import replace
 from typing import Any, Final
 
+from fastemit._buffer import keep_for_ever
 from fastemit._interfaces import Outcome
+from fastemit._process import sockets
 from fastemit.celery.worker import Destination
 from fastemit.stats import described
 from fastemit.typing import Method
@@ -41,8 +43,6 @@ class Publisher:
         self._task = task
         self._app = task.app
         self._idle: deque[Any] = deque()
-        #: Connections of the process that this one was forked from: to be neither used nor closed here.
-        self._inherited: list[object] = []
         # Imports the broker's client now, before there are threads: a fork in the middle of an import leaves a module
         # lock in the child that nobody will ever release.
         self._app.connection_for_write().get_transport_cls()
@@ -146,7 +146,10 @@ class Publisher:
             self._drop(producer)
 
     def after_fork(self) -> None:
-        self._inherited.append(self._idle)
+        for producer in list(self._idle):
+            sockets.detach_all(sockets.of_kombu, producer.connection)
+        # An AMQP connection over TLS says goodbye when it is collected, and finds that it cannot.
+        keep_for_ever(self._idle)
         self._idle = deque()
 
 

@@ -17,6 +17,7 @@ import orjson
 
 from fastemit._delivery import POISON_AFTER, Verdict, is_poison_sign, judge, retry_after_seconds
 from fastemit._interfaces import Outcome, Transport
+from fastemit._process import sockets
 from fastemit._settings import checks
 from fastemit._time import wall_clock
 from fastemit._transport import Endpoint, HttpTransport
@@ -169,6 +170,7 @@ class Relay:
     def _here(self) -> None:
         """Start over in a forked child: nothing that was inherited is used or closed."""
         if self._process != os.getpid():
+            sockets.detach_inherited()
             self._inherited.append(self._transports)
             self._log.forget()
             self._transports, self._log = {}, ThrottledLog()

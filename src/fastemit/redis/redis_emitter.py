@@ -16,6 +16,7 @@ import redis
 from fastemit._buffer import MAX_REQUEST_BYTES, MIN_REQUEST_BYTES, EventBuffer, KeptEvent, is_plain, refuse_copy
 from fastemit._delivery import Delivery, Draining, Reporter, unmade
 from fastemit._interfaces import Outcome
+from fastemit._process import sockets
 from fastemit._settings import checks
 from fastemit._stores import BatchAround, BufferAround
 from fastemit.emitters import DEFAULT_BUFFER_BYTES, DEFAULT_REQUEST_BYTES
@@ -122,7 +123,10 @@ class PushTransport:
         """The client is the user's."""
 
     def after_fork(self) -> None:
-        # redis-py sees to its connections itself.
+        # redis-py makes new connections by itself, and closes the numbers of the old ones. Of a user's client only the
+        # idle ones are detached: with what is in use the child may go on.
+        sockets.detach_inherited()
+        sockets.detach_all(sockets.idle_of_redis, self.rdb)
         self._lock = threading.Lock()
         self.pushed = self.pushed_bytes = 0
 

@@ -20,6 +20,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from fastemit._interfaces import DEFAULT_TIMEOUT
+from fastemit._process import sockets
 
 #: The list's key where nothing else is said.
 DEFAULT_KEY: Final = "snowplow"
@@ -102,9 +103,12 @@ def client_of(url: str = "redis://localhost:6379/0") -> Any:
     redis-py retries for seconds by default, and `RedisEmitter.input` would wait for that; here the backoff does it.
     """
     connect, read = DEFAULT_TIMEOUT
-    return redis.Redis.from_url(
+    client = redis.Redis.from_url(
         url, socket_connect_timeout=connect, socket_timeout=read, retry=Retry(NoBackoff(), 1), health_check_interval=30
     )
+    # redis-py drops its connections in a forked child, and closes their numbers by that.
+    sockets.watch(client, sockets.of_redis)
+    return client
 
 
 def key_name(key: Any) -> str:
