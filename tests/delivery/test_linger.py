@@ -10,6 +10,7 @@ import pytest
 
 from fastemit import AsyncEmitter
 from fastemit._delivery.schedule import LINGER, Schedule, Turn
+from fastemit._delivery.waking import Waking
 from fastemit.testing import Collector
 from tests.conftest import MakeEmitter
 from tests.support.buffer import make_buffer
@@ -22,7 +23,7 @@ NOW = 1_000.0
 class Desk:
     def __init__(self) -> None:
         self.buffer = make_buffer(batch_size=3, capacity=100)
-        self.schedule = Schedule(self.buffer, 60.0, None, NOW, LINGER)
+        self.schedule = Schedule(self.buffer, Waking(self.buffer), 60.0, None, NOW, LINGER)
 
     def put(self, count: int) -> None:
         for _ in range(count):

@@ -9,6 +9,7 @@ import pytest
 from fastemit._buffer import EventBuffer
 from fastemit._delivery.retry import Backoff
 from fastemit._delivery.schedule import EXIT, FOREVER, MAX_PATIENCE, MIN_CLOSING_DELAY, TRIM_AFTER, Schedule, Turn
+from fastemit._delivery.waking import Waking
 from tests.support.buffer import make_buffer, of_size
 
 NOW = 1_700_000_000.0
@@ -19,7 +20,7 @@ class Desk:
 
     def __init__(self, interval: float | None = None, batch_size: int = 3) -> None:
         self.buffer: EventBuffer = make_buffer(batch_size=batch_size)
-        self.schedule = Schedule(self.buffer, 60.0, interval, NOW)
+        self.schedule = Schedule(self.buffer, Waking(self.buffer), 60.0, interval, NOW)
         self.schedule.backoff = Backoff(60.0, chance=lambda: 0.5)
 
     def put(self, count: int) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from fastemit import AsyncEmitter, Emitter
-from fastemit._delivery import delivery
+from fastemit._delivery.senders import Senders
 from fastemit._delivery.waiting import Inbox
 from fastemit._interfaces import Outcome
 from tests.support.delivery import Running, eventually
@@ -119,7 +119,7 @@ class Hostile:
         monkeypatch.setattr(Inbox, "__init__", slow_init)
         monkeypatch.setattr(Inbox, "wait", slow_wait)
         # So that there are many rounds; the end of it is one more thing that wakes a sender.
-        monkeypatch.setattr(delivery, "LINGER", 0.0002)
+        monkeypatch.setattr(Senders, "linger", 0.0002)
 
     def emitter(self, **settings: Any) -> tuple[AsyncEmitter, Sink]:
         emitter = AsyncEmitter("localhost", "http", **{"batch_size": 1000, "overflow": "block", **settings})
@@ -127,7 +127,7 @@ class Hostile:
         inner: Any = emitter._delivery
         inner._courier._transport = sink
         inner.buffer = JitteryBuffer(emitter._buffer, self.jitter)
-        inner._schedule._buffer = inner._courier._buffer = inner.buffer
+        inner._schedule._buffer = inner._courier._buffer = inner._workers._buffer = inner.buffer
         self._emitters.append(emitter)
         return emitter, sink
 

@@ -83,7 +83,8 @@ def numbers(events: list[dict[str, Any]]) -> list[int]:
 
 
 def senders() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name.startswith("fastemit-sender")]
+    # Python lists for ever, and not as alive, one whose start a signal handler broke off.
+    return [each for each in threading.enumerate() if each.name.startswith("fastemit-sender") and each.is_alive()]
 
 
 class Rig:

@@ -1,37 +1,32 @@
-"""The delivery: the life of sending. It starts, wakes and stops what sends, and lets others wait for it.
+"""The delivery: the life of an emitter. It is opened, flushed and closed, and goes through forks and the end.
 
-Sender threads, or the thread that calls an emitter made with `background=False`, ask `schedule.py` what to do, and
-give the turns that it grants to `courier.py`: the same code for both.
+`senders.py` has the threads that send, `inline.py` the same for `background=False`; a delivery has one of the two.
 """
 
 from __future__ import annotations
 
 import logging
-import threading
 import weakref
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
-from fastemit._buffer import NOTIFY_ALWAYS, NOTIFY_NEVER, NOTIFY_WHEN_DUE, EventBuffer
+from fastemit._buffer import EventBuffer
+from fastemit._delivery import leftovers
+from fastemit._delivery.inline import Inline
 from fastemit._delivery.overflow import Admission
 from fastemit._delivery.overrides import Hooks
 from fastemit._delivery.passes import Courier
 from fastemit._delivery.reporting import Reporter
-from fastemit._delivery.schedule import FOREVER, LINGER, Exit, Schedule, Tick, Turn
-from fastemit._delivery.waiting import Flush, Guard, Inbox, OneSends
+from fastemit._delivery.schedule import Exit, Schedule
+from fastemit._delivery.senders import Senders
+from fastemit._delivery.waiting import Flush, Guard, Inbox
+from fastemit._delivery.waking import Waking
+from fastemit._delivery.workers import Parts, State, Workers
 from fastemit._interfaces import Outcome, Transport
 from fastemit._process import lifecycle
-from fastemit._signals import raise_of_signal_handler
 from fastemit._time import monotonic
-from fastemit.stats import EmitterStats, described, say
+from fastemit.stats import EmitterStats, say
 from fastemit.typing import Overflow, Payload, PayloadDictList
-
-#: Seconds that a sender waits after an error that should not happen.
-AFTER_A_FAULT: Final = 1.0
-#: Seconds between two looks at what another thread does, at the least.
-MIN_PAUSE: Final = 0.01
-#: Seconds between two looks of who is woken by what the other thread does, unless that fails.
-LONG_PAUSE: Final = 0.05
 
 
 class Delivery:
@@ -95,10 +90,13 @@ class Delivery:
         if share is not None:
             # A store of the user's has books, under the same lock.
             share(self._lock)
-        # A GET carries one event whenever it goes.
-        linger = LINGER if self.background and not self.buffer.query else 0.0
-        self._schedule = Schedule(self.buffer, self._max_retry_delay, interval, monotonic(), linger, self.report.due_at)
-        self._admission = Admission(self.buffer, self._schedule.backoff, self.report, self._guard, self._overflow)
+        waking = Waking(self.buffer)
+        self._schedule = Schedule(
+            self.buffer, waking, self._max_retry_delay, interval, monotonic(), told_at=self.report.due_at
+        )
+        self._admission = Admission(
+            self.buffer, waking, self._schedule.backoff, self.report, self._guard, self._overflow
+        )
         self._courier = Courier(
             self.buffer,
             self._transport,
@@ -109,35 +107,22 @@ class Delivery:
             custom_retry_codes,
             self._hooks,
         )
-        self._inline = not self.background
-        self._started = False
-        self._senders: list[Inbox] = []  # one for each sender thread
-        self._turn_taken = OneSends()  # by the one thread that sends when `_inline`
-        self._closers: list[Flush] = []  # those who wait until the last sender is gone
+        self._parts = Parts(
+            self.buffer,
+            self._guard,
+            waking,
+            self._schedule,
+            self._admission,
+            self._courier,
+            self.report,
+            self._hooks,
+        )
+        self._workers: Workers = Senders(self._parts, self._thread_count) if self.background else Inline(self._parts)
         self._told_left = 0  # events that a close or the end of the process left, and has told of
-        self._look_for_hooks()
-        self._set_notify()
-
-    def _look_for_hooks(self) -> bool:
-        """See whether the emitter decides for itself when to send. True if it has come to do so just now."""
-        manual = self._hooks is not None and self._hooks.decide_when
-        if manual == self._schedule.manual:
-            return False
+        self._dropped = False  # nobody has the emitter any more
+        self._workers.look_for_hooks()
         with self._lock:
-            self._schedule.manual = self._admission.manual = manual
-            self._set_notify()
-        return manual
-
-    def _set_notify(self) -> None:
-        """Say when `append` should call `answer`."""
-        if self._schedule.manual:
-            self.buffer.notify = NOTIFY_ALWAYS
-        elif self._inline:
-            # Nobody but `input` keeps the time there.
-            always = self._schedule.interval is not None or not self._started
-            self.buffer.notify = NOTIFY_ALWAYS if always else NOTIFY_WHEN_DUE
-        else:
-            self.buffer.notify = NOTIFY_NEVER if self._started else NOTIFY_ALWAYS
+            self._workers.say_when_to_call()
 
     # -- events come in ----------------------------------------------------------------------------------------------
 
@@ -145,92 +130,63 @@ class Delivery:
         """Do what `EventBuffer.append` asks for with an answer that is not 0."""
         if not isinstance(answer, int):
             self.notice_fork()
-            answer = self._admission.admit(answer, self._make_room if self._inline else None)
+            answer = self._admission.admit(answer, self._workers.make_room)
         if answer:
-            if not self._started:
-                self._start()
+            self._start()
             was_manual = self._schedule.manual
-            if was_manual or self._inline:
-                self._look_for_hooks()
+            self._workers.look_for_hooks()
             if self._schedule.manual and self._hooks is not None:
                 self._hooks.flush_if_reached(self.request_flush)
-            if self._inline or (was_manual and not self._schedule.manual):
-                self.reconsider()
+            self._workers.event_came(changed=was_manual and not self._schedule.manual)
         if self.report.untold_faults:
             self.report.tell_faults()
 
     def _start(self) -> None:
-        with self._lock:
-            if self._started or self._schedule.stopped:
-                return
-            self._started = True
-            if lifecycle.ended():
-                # Nobody would wait for a thread, and from Python 3.12 on none starts.
+        """Have those who send begin, unless they have. What is raised in here leaves that to the next event."""
+        if self._workers.state is not State.NEW or self._schedule.stopped:
+            return
+        leftovers.tell()
+        if lifecycle.ended():
+            # Nobody would wait for a thread, and from Python 3.12 on none starts.
+            with self._lock:
                 self._go_on_inline()
-            lifecycle.watch_exit()
-            failure = None if self._inline else self._start_threads()
-            self._set_notify()
-        if failure is not None:
+            return
+        lifecycle.watch_exit()
+        failure = self._workers.start(self)
+        if failure is not None and self._send_inline():
             say(logging.WARNING, "no sender thread could be started (%s): sending in the calling thread", failure)
+
+    def _send_inline(self) -> bool:
+        """Send in the thread that calls from here on. False where a sender thread runs, or has run."""
+        with self._lock:
+            if self._workers.state is not State.NEW:
+                return False
+            self._become_inline()
+            return True
+
+    def _become_inline(self) -> None:
+        # A thread that has no seat yet finds this, and ends; one that hangs in a request finds its seat gone.
+        self._workers.state = State.ENDED
+        self._workers.dismiss()
+        self._workers.disband()
+        inline = Inline(self._parts)
+        inline.start(self)
+        self._workers = inline
+
+    def _go_on_inline(self) -> None:
+        """From here on nobody sends but who flushes or puts in what reaches the limit. The lock is held."""
+        self._schedule.open_again()
+        self._become_inline()
+        self._admission.wake()
 
     def _start_for_what_is_there(self) -> None:
         """Start for events that did not come by `input`: a store may hold some from before."""
-        if not self._started and self.buffer.queued_events:
+        if self._workers.state is State.NEW and self.buffer.queued_events:
             self._start()
 
-    def _start_threads(self) -> str | None:
-        """Start the senders; why there is none, if there is none."""
-        reference = weakref.ref(self)
-        for number in range(self._thread_count):
-            inbox = Inbox()
-            self._senders.append(inbox)
-            try:
-                threading.Thread(
-                    target=_sender, args=(reference, inbox), name=f"{lifecycle.SENDER_NAME}-{number}", daemon=True
-                ).start()
-            except RuntimeError as error:
-                # No threads left, or the interpreter is on its way out and starts none any more, or has no daemons.
-                self._senders.remove(inbox)
-                if not self._senders:
-                    self._inline = True
-                    self._schedule.linger = 0.0
-                    return described(error)
-                break
-        return None
-
-    # -- sending -----------------------------------------------------------------------------------------------------
-
-    def work(self, inbox: Inbox) -> float | Exit | None:
-        """Send until there is nothing to do; then, with `inbox` armed, how long to wait for a note in it."""
-        self._guard.sending.add(threading.get_ident())
-        hooks = self._hooks
-        while True:
-            seen = self.buffer.signals
-            if self._look_for_hooks() and hooks is not None:
-                # The event that woke this sender would have called it.
-                self._guarded(lambda: hooks.flush_if_reached(self.request_flush))
-            with self._lock:
-                # Not so in a child that was forked by a callback, once it is back here.
-                mine = inbox in self._senders
-                step = self._schedule.plan(monotonic()) if mine else Exit()
-            self.report.tell_faults()
-            if isinstance(step, Turn):
-                self._courier.attempt(step)
-            elif isinstance(step, Tick):
-                self._tick()
-            elif isinstance(step, Exit) or self.buffer.arm(inbox, seen):
-                return step
-
-    def _tick(self) -> None:
-        """A timer fired: call the `flush` that the emitter has of its own."""
-        self._guarded(self.own_flush or self.request_flush)
-
-    def _guarded(self, call: Callable[[], None]) -> None:
-        try:
-            call()
-        except Exception as error:  # noqa: BLE001 - whatever a flush of the user's raises, the sender goes on
-            raise_of_signal_handler(error)
-            self.report.log.add("flush raised", described(error))
+    def work(self, seat: Inbox) -> float | Exit | None:
+        """For a sender thread: send until there is nothing to do; then how long to wait for a note in `seat`."""
+        return self._workers.work(seat)
 
     @property
     def own_flush(self) -> Callable[[], None] | None:
@@ -243,9 +199,7 @@ class Delivery:
         """Have everything that is queued sent soon, whatever the backoff says; does not wait."""
         self.notice_fork()
         self._start_for_what_is_there()
-        with self._lock:
-            self._schedule.flush()
-        self.reconsider()
+        self._workers.flush_soon()
 
     def drain(self, timeout: float | None = None, retry: bool = False) -> bool:
         """Wait until what is queued or in flight now is settled, or an attempt fails; True if nothing of it is left.
@@ -266,21 +220,15 @@ class Delivery:
             courier.begin(flush)
         try:
             self._start_for_what_is_there()
+            workers = self._workers
             if self._guard.must_not_wait():
-                self.request_flush()
-            elif self._inline:
-                with self._lock:
-                    self._schedule.flush()
-                self._drain_inline(flush, deadline)
+                workers.flush_soon()
             else:
-                self.request_flush()
-                flush.wait_until(deadline)
-                if self._inline and courier is self._courier and courier.oldest() < flush.target:
+                workers.drain(flush, deadline)
+                if workers is not self._workers and courier is self._courier and courier.oldest() < flush.target:
                     # The process ends, and with it the senders, before they had seen the flush.
                     flush.over = False
-                    with self._lock:
-                        self._schedule.flush()
-                    self._drain_inline(flush, deadline)
+                    self._workers.drain(flush, deadline)
         finally:
             with self._lock:
                 courier.end(flush)
@@ -290,10 +238,7 @@ class Delivery:
 
     def reconsider(self) -> None:
         """Something that decides when to send was changed: look again."""
-        if self._inline:
-            self._send_due()
-        else:
-            self.buffer.signal()
+        self._workers.reconsider()
 
     @property
     def stopped(self) -> bool:
@@ -310,7 +255,7 @@ class Delivery:
         self.notice_fork()
         with self._lock:
             self._schedule.set_interval(interval, monotonic())
-            self._set_notify()
+            self._workers.say_when_to_call()
         self.reconsider()
 
     # -- requests by hand --------------------------------------------------------------------------------------------
@@ -342,91 +287,6 @@ class Delivery:
             if answer:
                 self.answer(answer)
 
-    # -- sending in the calling thread -------------------------------------------------------------------------------
-
-    def _send_due(self) -> None:
-        """Send while there is reason to, until events are kept, unless somebody does already."""
-        if self._guard.must_not_wait():
-            return
-        # Before the turn is taken, not after: a signal handler in between would wait for its own thread.
-        with self._guard.as_sender():
-            turn = self._turn_taken  # by name: a child that a callback forks has another one
-            while True:
-                try:
-                    if not turn.take(0.0):
-                        return
-                    # What failed is tried again by another call: however short the delay, this one comes to an end.
-                    kept = self._schedule.times_kept
-                    while self._step(None):
-                        if self._schedule.times_kept != kept:
-                            return
-                finally:
-                    turn.leave()
-                # Another thread may have found the turn taken after the last look.
-                if not self._schedule.wants_turn(monotonic()):
-                    return
-
-    def _one_turn(self, deadline: float | None) -> bool:
-        """Wait for the turn and make one request if there is reason to. False when there is none, or no time left."""
-        left = None if deadline is None else deadline - monotonic()
-        with self._guard.as_sender():
-            turn = self._turn_taken
-            try:
-                return turn.take(left) and self._step(deadline)
-            finally:
-                turn.leave()
-
-    def _step(self, deadline: float | None) -> bool:
-        """Make one request if there is reason to; the turn is this thread's."""
-        with self._lock:
-            # Whoever had the turn before may have been interrupted between the plan and the request.
-            self._schedule.nobody_sends()
-            step = self._schedule.plan(monotonic())
-        if isinstance(step, Turn):
-            self._courier.attempt(step, deadline)
-        elif isinstance(step, Tick):
-            self._tick()
-        self.report.tell_faults()
-        return isinstance(step, (Turn, Tick))
-
-    def _make_room(self) -> float | None:
-        """Send something; where that may not be now, the seconds until it may."""
-        with self._guard.as_sender():
-            turn = self._turn_taken
-            # Another thread's request is not waited for here, but in the queue of those who want room: a close wakes
-            # them at once, and so does that request when it makes room.
-            try:
-                if not turn.take(0.0):
-                    return LONG_PAUSE
-                kept = self._schedule.times_kept
-                if self._step(None) and self._schedule.times_kept == kept:
-                    return None
-            finally:
-                turn.leave()
-        return max(self._schedule.backoff.until - monotonic(), MIN_PAUSE)
-
-    def _drain_inline(self, flush: Flush, deadline: float | None) -> None:
-        while not flush.over:
-            if self._one_turn(deadline):
-                continue
-            now = monotonic()
-            left = FOREVER if deadline is None else deadline - now
-            if not flush.retry or self._schedule.stopped or left <= 0:
-                break
-            # Until the backoff is over, or a store may be asked again. Another thread may settle the rest meanwhile.
-            until = FOREVER if self._schedule.backoff.open else self._schedule.backoff.until
-            until = min(until, self.buffer.recheck_at)
-            flush.wait(min(LONG_PAUSE if until == FOREVER else max(until - now, MIN_PAUSE), left))
-        if flush.over:
-            # What a callback asked for meanwhile.
-            self._send_due()
-
-    def _close_inline(self, deadline: float) -> None:
-        # Also what another thread has in flight: it may come back.
-        while self.buffer.unsettled_events and not self._schedule.reached and (now := monotonic()) < deadline:
-            if not self._one_turn(deadline):
-                Inbox().wait(min(max(self._schedule.backoff.until - now, MIN_PAUSE), deadline - now))
-
     # -- the end -----------------------------------------------------------------------------------------------------
 
     def close(self, timeout: float) -> int:
@@ -452,30 +312,58 @@ class Delivery:
         if self._guard.must_not_wait():
             # The senders go on, and the last of them ends the close; without senders the end of the process does.
             return self.buffer.unsettled_events
-        closer = Flush(self.buffer.next_seq)
-        with self._lock:
-            threads = bool(self._senders)
-            stopped = self._schedule.stopped
-            if threads:
-                self._closers.append(closer)
-        if threads and not stopped:
-            closer.wait_until(deadline)
-        elif not stopped:
-            self._close_inline(deadline)
-        with self._lock:
-            self._schedule.stopped = True
-            # Without senders nobody else tells those who go on after failures.
-            waiting = [] if threads else list(self._courier.flushes)
-        self.buffer.signal(everyone=True)
-        for flush in waiting:
-            flush.end()
-        lifecycle.unregister(self)
+        # Nobody sends yet where no event came by `input`, and at the end of a process no thread starts any more.
+        self._send_inline()
+        if not self._schedule.stopped:
+            self._workers.finish(deadline)
+        self.stop()
         self.report.log.flush()
-        if not threads:
-            self._transport.close()
         left = self.buffer.unsettled_events
         self._tell_left(left)
         return left
+
+    def stop(self) -> None:
+        """Begin nothing new, and end what is under way."""
+        if self._workers.stop():
+            self._end_waiting()
+            self._transport.close()
+        lifecycle.unregister(self)
+
+    def _end_waiting(self) -> None:
+        with self._lock:
+            waiting = self._workers.closers + self._courier.flushes
+        for each in waiting:
+            each.end()
+
+    def sender_left(self, seat: Inbox) -> None:
+        """A sender thread ends; the last one shuts the door, but at the end of the process."""
+        with self._lock:
+            workers = self._workers
+            if not workers.leave(seat):
+                return
+            ending = self._schedule.ending
+            if ending:
+                self._go_on_inline()
+            else:
+                self._schedule.stopped = True
+            waiting = workers.closers + self._courier.flushes
+        for each in waiting:
+            each.end()
+        if not ending:
+            if not workers.closers:
+                # Nobody's `close` does it.
+                self.report.log.flush()
+            self._transport.close()
+            lifecycle.unregister(self)
+
+    def _tell_left(self, left: int) -> None:
+        if left and self.buffer.left_in is None:
+            say(logging.WARNING, "closed with %d events left, which are lost when the process ends", left)
+        elif left:
+            say(logging.WARNING, "closed with %d events left, which stay in %s", left, self.buffer.left_in)
+        self._told_left = left
+
+    # -- the end of the process --------------------------------------------------------------------------------------
 
     def begin_end(self, deadline: float) -> None:
         """The process ends: send what there is by now until `deadline`. Does not wait."""
@@ -485,85 +373,35 @@ class Delivery:
             self._admission.end()
         self.buffer.signal(everyone=True)
 
-    def finish_end(self, deadline: float) -> None:
-        """Wait for that until `deadline`. What comes from here on is sent by those who flush, in their own thread."""
+    @property
+    def sending(self) -> bool:
+        """Whether sender threads are still at what there was at `begin_end`."""
+        return self._workers.busy and not self._schedule.reached
+
+    def finish_end(self, deadline: float) -> int:
+        """Wait for that until `deadline`. What comes from here on is sent by those who flush, in their own thread.
+
+        Returns:
+            The number of events left of an emitter that nobody has any more; of any other it is told here.
+        """
         self.notice_fork()
         if self._guard.must_not_wait():
-            return
-        closer = Flush(self.buffer.next_seq)
+            return 0
+        self._send_inline()
+        workers = self._workers
+        workers.finish(deadline)
         with self._lock:
-            threads = bool(self._senders)
-            if threads:
-                self._closers.append(closer)
-        if threads:
-            closer.wait_until(deadline)
-        else:
-            self._close_inline(deadline)
-        with self._lock:
+            left = 0 if self._schedule.reached else self.buffer.unsettled_events
+            if self._dropped:
+                return left
             if self.buffer.closed:
                 # Somebody closes it for good.
-                return
-            left = 0 if self._schedule.reached else self.buffer.unsettled_events
+                return 0
             self._go_on_inline()
         self.buffer.signal(everyone=True)
         self.report.log.flush()
         self._tell_left(left)
-
-    def _go_on_inline(self) -> None:
-        """From here on nobody sends but who flushes or puts in what reaches the limit. The lock is held."""
-        # A sender that hangs in a request will find itself gone.
-        self._senders.clear()
-        self._inline = True
-        self._schedule.open_again()
-        self._set_notify()
-        self._admission.wake()
-
-    def _tell_left(self, left: int) -> None:
-        if left and self.buffer.left_in is None:
-            say(logging.WARNING, "closed with %d events left, which are lost when the process ends", left)
-        elif left:
-            say(logging.WARNING, "closed with %d events left, which stay in %s", left, self.buffer.left_in)
-        self._told_left = left
-
-    def gone(self, inbox: Inbox) -> None:
-        """A sender thread ends; the last one shuts the door, but at the end of the process."""
-        with self._lock:
-            self._guard.sending.discard(threading.get_ident())
-            if inbox not in self._senders:
-                return
-            self._senders.remove(inbox)
-            if self._senders:
-                return
-            ending = self._schedule.ending
-            if ending:
-                self._go_on_inline()
-            else:
-                self._schedule.stopped = True
-            for waiting in self._closers + self._courier.flushes:
-                waiting.end()
-        if not ending:
-            if not self._closers:
-                # Nobody's `close` does it.
-                self.report.log.flush()
-            self._transport.close()
-            lifecycle.unregister(self)
-
-    def __del__(self) -> None:
-        # This runs at any point of any thread, so it takes no lock. The senders wait for a note: this one brings the
-        # delivery back to life in their hands, to be closed by them. Without senders the end of the process does it.
-        schedule = getattr(self, "_schedule", None)
-        # While Python is taken apart, this module may have been emptied.
-        taken_apart = (lifecycle or None) is None
-        if taken_apart or schedule is None or schedule.stopped or self.buffer.forked:
-            return
-        if lifecycle.ended():
-            self._tell_what_was_not_flushed()
-            return
-        senders = list(self._senders)
-        if senders or self.buffer.unsettled_events:
-            lifecycle.adopt(self)
-        for inbox in senders:
-            inbox.put(self)
+        return 0
 
     def _tell_what_was_not_flushed(self) -> None:
         """Log what exit handlers have given in since the end of the process was seen to; runs while Python ends."""
@@ -584,10 +422,45 @@ class Delivery:
                 what,
             )
 
+    # -- an emitter that the program has dropped ---------------------------------------------------------------------
+
+    def __del__(self) -> None:
+        # This runs at any point of any thread, so it takes no lock.
+        try:
+            self._abandon()
+        except BaseException:
+            # A signal handler's, of which Python tells. Nobody else will do this.
+            self._abandon()
+            raise
+
+    def _abandon(self) -> None:
+        workers: Workers | None = getattr(self, "_workers", None)
+        # While Python is taken apart, this module may have been emptied.
+        taken_apart = (lifecycle or None) is None
+        if taken_apart or workers is None:
+            return
+        if self._schedule.stopped or self.buffer.forked:
+            workers.dismiss()
+        elif lifecycle.ended():
+            self._tell_what_was_not_flushed()
+        elif workers.has_left_something():
+            # Alive again, in the hands of a sender, which goes on with it; or else until the end of the process.
+            self._dropped = True
+            lifecycle.adopt(self)
+            workers.abandon(self)
+
+    def hand_over(self, seat: Inbox, deadline: float) -> None:
+        """Have what is left sent until `deadline`, by the thread of `seat` alone."""
+        self._workers.reseat(seat)
+        self.begin_close(deadline)
+
+    # -- fork --------------------------------------------------------------------------------------------------------
+
     def after_fork(self) -> None:
         """In a forked child: start empty; nothing that was inherited is waited for, flushed or closed."""
         interval, closed = self._schedule.interval, self._schedule.closing or self._schedule.stopped
         self._transport.after_fork()
+        self._workers.disband()
         if self._hooks is not None:
             self._hooks.given_back.start_over()
         self._start_over(interval, self.custom_retry_codes)
@@ -595,7 +468,8 @@ class Delivery:
         self._schedule.stopped = closed
         # Last: from here on another thread takes this for settled.
         self.buffer.after_fork()
-        self._set_notify()
+        with self._lock:
+            self._workers.say_when_to_call()
 
     def notice_fork(self) -> None:
         """For a fork that ran no Python hook: uWSGI forks in C."""
@@ -648,40 +522,3 @@ def _signal_of(reference: weakref.ref[EventBuffer]) -> Callable[[], None]:
             buffer.signal()
 
     return wake
-
-
-def _sender(reference: weakref.ref[Delivery], inbox: Inbox) -> None:
-    """The life of a sender thread. While it waits, nothing here keeps the delivery alive."""
-    note: Delivery | None = None
-    while True:
-        if note is not None:
-            # The emitter was collected; see Delivery.__del__.
-            reference = weakref.ref(note)
-            note.begin_close(FOREVER)
-        delivery = note if note is not None else reference()
-        if delivery is None:
-            # Collected, too. The garbage collector lets a reference die before `__del__` runs, whose note may lie
-            # behind one of an event, or be still to come.
-            heard, note = inbox.wait(AFTER_A_FAULT)
-            if not heard:
-                break
-            continue
-        note = None
-        step: float | Exit | None
-        try:
-            step = delivery.work(inbox)
-        except Exception:  # noqa: BLE001 - whatever it was, the events are in the buffer, and go on waiting for a sender
-            say(logging.ERROR, "a sender failed; it goes on in %g s", AFTER_A_FAULT, exc_info=True)
-            step = AFTER_A_FAULT
-        if isinstance(step, Exit):
-            delivery.gone(inbox)
-            break
-        buffer = delivery.buffer
-        del delivery
-        _, note = inbox.wait(step)
-        # Also after a note: one that came late may have left it armed, and the next would be lost on a busy sender.
-        buffer.disarm(inbox)
-        del buffer
-    # Under gevent a forked child goes on with the threads of its parent. `threading` has forgotten them there, and
-    # complains when one ends; to ask for it makes it known again.
-    threading.current_thread()

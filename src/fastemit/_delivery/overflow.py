@@ -9,6 +9,7 @@ from fastemit._buffer import EventBuffer
 from fastemit._delivery.reporting import Reporter
 from fastemit._delivery.retry import Backoff
 from fastemit._delivery.waiting import STARVING_AFTER, Guard, Inbox, RoomQueue
+from fastemit._delivery.waking import Waking
 from fastemit._time import monotonic
 from fastemit.typing import Overflow
 
@@ -24,6 +25,7 @@ class Admission:
 
     Args:
         buffer: where the events go.
+        waking: is told of those who have waited long.
         backoff: says whether sending works.
         report: is told of drops.
         guard: the delivery's.
@@ -33,12 +35,14 @@ class Admission:
     def __init__(
         self,
         buffer: EventBuffer,
+        waking: Waking,
         backoff: Backoff,
         report: Reporter,
         guard: Guard,
         policy: Overflow,
     ) -> None:
         self._buffer = buffer
+        self._waking = waking
         self._backoff = backoff
         self._report = report
         self._guard = guard
@@ -59,46 +63,61 @@ class Admission:
         Returns:
             What `append` returns for an event that it takes; 0 for one that was dropped.
         """
+        waiting: list[Inbox] = []
+        try:
+            try:
+                return self._admit(event, make_room, waiting)
+            finally:
+                self._relax(waiting)
+        finally:
+            # Again, since a signal handler may have raised in the middle of that: while one is urgent, no other event
+            # is taken.
+            self._relax(waiting)
+
+    def _admit(self, event: Any, make_room: Callable[[], float | None] | None, waiting: list[Inbox]) -> int:
+        """As `admit`. `waiting`: gets this thread's inbox before it is waited on."""
         buffer = self._buffer
-        inbox: Inbox | None = None
         since = 0.0
         urgent = False
-        try:
-            while True:
-                answer = buffer.append_encoded(event, urgent)
-                if isinstance(answer, int):
-                    return answer
-                # A store's refusal says when it was: what has changed since is a reason to try again.
-                event = answer
-                if buffer.closed:
-                    return self._drop("closed", "given in after close")
-                if buffer.too_large(event):
-                    return self._drop("oversize", f"{buffer.size_of(event)} bytes, more than the buffer may hold")
-                if self._policy == "drop_oldest":
-                    dropped = buffer.drop_oldest(event)
-                    if dropped:
-                        self._report.dropped("overflow", "the oldest, to make room", dropped)
-                        continue
-                if self._pointless() or self._guard.must_not_wait():
-                    return self._drop("overflow", "the buffer is full")
-                pause = None
-                if make_room is not None:
-                    pause = make_room()
-                    if pause is None:
-                        continue
-                if inbox is None:
-                    inbox, since = Inbox(), monotonic()
-                elif not urgent and monotonic() - since > STARVING_AFTER:
-                    urgent = True
-                    with self._lock:
-                        buffer.starving += 1
-                self._wait(event, inbox, urgent, pause)
-        finally:
-            if urgent:
+        while True:
+            answer = buffer.append_encoded(event, urgent)
+            if isinstance(answer, int):
+                return answer
+            # A store's refusal says when it was: what has changed since is a reason to try again.
+            event = answer
+            if buffer.closed:
+                return self._drop("closed", "given in after close")
+            if buffer.too_large(event):
+                return self._drop("oversize", f"{buffer.size_of(event)} bytes, more than the buffer may hold")
+            if self._policy == "drop_oldest":
+                dropped = buffer.drop_oldest(event)
+                if dropped:
+                    self._report.dropped("overflow", "the oldest, to make room", dropped)
+                    continue
+            if self._pointless() or self._guard.must_not_wait():
+                return self._drop("overflow", "the buffer is full")
+            pause = None
+            if make_room is not None:
+                pause = make_room()
+                if pause is None:
+                    continue
+            if not waiting:
+                waiting.append(Inbox())
+                since = monotonic()
+            elif not urgent and monotonic() - since > STARVING_AFTER:
+                urgent = True
                 with self._lock:
-                    buffer.starving -= 1
+                    self._waking.urge(waiting[0])
+            self._wait(event, waiting[0], urgent, pause)
+
+    def _relax(self, waiting: list[Inbox]) -> None:
+        """This thread waits no longer."""
+        if waiting:
+            with self._lock:
+                if self._waking.relax(waiting[0]):
                     # Those who were refused for this one's sake have no settling to wait for.
                     self.wake()
+            waiting.clear()
 
     def _drop(self, reason: str, detail: str) -> int:
         self._buffer.count_dropped(reason)

@@ -8,6 +8,7 @@ from typing import Final
 
 from fastemit._buffer import EventBuffer
 from fastemit._delivery.retry import Backoff
+from fastemit._delivery.waking import Waking
 
 #: Seconds after the last request until memory that a burst needed is given back.
 TRIM_AFTER: Final = 1.0
@@ -54,7 +55,8 @@ class Schedule:
     Thread safety: none of its own; the delivery's lock is held around each call.
 
     Args:
-        buffer: what there is to send. Its `hold` is this schedule's: no event wakes a sender while the gate is shut.
+        buffer: what there is to send.
+        waking: is told while the gate is shut, when no event is to wake a sender, and while a request is fresh.
         max_retry_delay: longest backoff, in seconds.
         interval: seconds of the flush timer, or None.
         now: a monotonic time in seconds, as in every method that takes one.
@@ -65,6 +67,7 @@ class Schedule:
     def __init__(
         self,
         buffer: EventBuffer,
+        waking: Waking,
         max_retry_delay: float,
         interval: float | None,
         now: float,
@@ -72,6 +75,7 @@ class Schedule:
         told_at: Callable[[], float] = lambda: FOREVER,
     ) -> None:
         self._buffer = buffer
+        self._waking = waking
         self._told_at = told_at
         self.linger = linger
         self._linger_until = 0.0
@@ -120,7 +124,7 @@ class Schedule:
             if now < self._linger_until:
                 wake_at = min(wake_at, self._linger_until)
             else:
-                buffer.linger = False
+                self._waking.linger(False)
         if not queued:
             if buffer.spare_segments > 1:
                 if now < self._trim_at:
@@ -132,7 +136,7 @@ class Schedule:
                 if now < self.backoff.until:
                     wake_at = min(wake_at, self.backoff.until)
                 else:
-                    buffer.hold = self._manual
+                    self._waking.hold(self._manual)
         elif self.backoff.open:
             wanted = buffer.wanted and not self._manual
             if wanted:
@@ -141,7 +145,7 @@ class Schedule:
             if wanted or self._retry_due or self._closing or buffer.head_seq < self._flush_upto:
                 if self.linger:
                     self._linger_until = now + self.linger
-                    buffer.linger = True
+                    self._waking.linger(True)
                 return Turn(self.backoff.generation, probe=False)
         elif not self._probing:
             theirs = self.manual and not (self._force or self._closing or buffer.head_seq < self.insist_upto)
@@ -216,7 +220,7 @@ class Schedule:
 
     def _set_hold(self) -> None:
         """No event wakes a sender while the gate is shut, or while it is not the number of events that decides."""
-        self._buffer.hold = self._manual or not self.backoff.open
+        self._waking.hold(self._manual or not self.backoff.open)
 
     def timed_out(self, size: int) -> None:
         """A request of `size` bytes was under way and not answered in time: the next ones are half as large.
@@ -285,7 +289,7 @@ class Schedule:
         self.stopped = self._closing = False
         self._deadline = FOREVER
         self.linger = 0.0
-        self._buffer.linger = False
+        self._waking.linger(False)
 
     def wants_turn(self, now: float) -> bool:
         """Whether there is reason to ask for a turn at once."""

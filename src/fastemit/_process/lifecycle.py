@@ -12,11 +12,12 @@ import os
 import sys
 import threading
 import weakref
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from fastemit._buffer import end_with_main, in_subinterpreter
-from fastemit._time import monotonic
+from fastemit._time import monotonic, sleep
 from fastemit.stats import described, logger, say
 
 
@@ -37,8 +38,17 @@ class Closable(Protocol):
         """Send what there is, until `deadline` on the monotonic clock. Does not wait."""
         ...
 
-    def finish_end(self, deadline: float) -> None:
-        """Wait for that until `deadline`; go on taking events, to be sent by those who flush."""
+    @property
+    def sending(self) -> bool:
+        """Whether that is still under way, in threads of its own."""
+        ...
+
+    def finish_end(self, deadline: float) -> int:
+        """Wait for that until `deadline`; go on taking events, to be sent by those who flush.
+
+        Returns:
+            The number of events left that it has not told of itself.
+        """
         ...
 
     def notice_fork(self) -> None:
@@ -59,6 +69,12 @@ first_in_child: Final[list[Callable[[], None]]] = []
 LAST_STEPS: Final = 0.5
 #: What the names of sender threads begin with.
 SENDER_NAME: Final = "fastemit-sender"
+#: Emitters that send at the same time at the end of the process, unless they hang.
+AT_ONCE: Final = 16
+#: Seconds without one that is done, after which as many again begin.
+STALL: Final = 0.1
+#: Seconds between two looks whether one is done.
+A_MOMENT: Final = 0.001
 _ended = False
 _ends_by = float("inf")
 
@@ -123,13 +139,15 @@ def end() -> None:
     closables = _all_open()
     if closables:
         _ends_by = min(_ends_by, monotonic() + max(closable.shutdown_timeout for closable in closables))
-    for closable in closables:
-        closable.begin_end(_ends_by)
+    _begin_in_turn(closables, _ends_by)
+    left = 0
     for closable in closables:
         try:
-            closable.finish_end(_ends_by)
+            left += closable.finish_end(_ends_by)
         except Exception as error:  # noqa: BLE001 - the others are still to be seen to
             say(logging.ERROR, "an emitter could not send at the end: %s", described(error))
+    if left:
+        say(logging.WARNING, "the process ends with %d events of dropped emitters left, which are lost", left)
     if in_subinterpreter():
         # Python aborts the process when a subinterpreter is destroyed while it has another thread. Those of emitters
         # that are closed may be at their last steps, too.
@@ -137,6 +155,32 @@ def end() -> None:
         for thread in threading.enumerate():
             if thread.name.startswith(SENDER_NAME):
                 thread.join(max(until - monotonic(), 0.0))
+
+
+def _begin_in_turn(closables: list[Closable], deadline: float) -> None:
+    """Have each begin with its end, a few at a time.
+
+    A thousand senders that wake at once get into each other's way, and into the collector's, until the time is up. The
+    next begins when one is done, and where none is done for a while, since they hang, more begin beside them.
+    """
+    waiting = deque(closables)
+    under_way: list[Closable] = []
+    at_once = AT_ONCE
+    patience = monotonic() + STALL
+    while waiting:
+        while waiting and len(under_way) < at_once:
+            closable = waiting.popleft()
+            closable.begin_end(deadline)
+            under_way.append(closable)
+        still = [closable for closable in under_way if closable.sending]
+        now = monotonic()
+        if len(still) < len(under_way):
+            patience = now + STALL
+        elif now >= min(patience, deadline):
+            at_once, patience = 2 * at_once, now + STALL
+        else:
+            sleep(A_MOMENT)
+        under_way = still
 
 
 def may_log() -> bool:

@@ -1,0 +1,271 @@
+"""The sender threads of a delivery: how they start, what they do, how they hand over what is left, and how they end."""
+
+from __future__ import annotations
+
+import enum
+import threading
+import weakref
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from fastemit._buffer import NOTIFY_ALWAYS, NOTIFY_NEVER
+from fastemit._delivery import leftovers
+from fastemit._delivery.schedule import EXIT, LINGER, Exit, Tick, Turn
+from fastemit._delivery.waiting import Flush, Inbox
+from fastemit._delivery.workers import Parts, State, Workers, work_on
+from fastemit._process import lifecycle
+from fastemit._signals import raise_of_signal_handler
+from fastemit.stats import described
+
+if TYPE_CHECKING:
+    from fastemit._delivery.delivery import Delivery
+
+
+class Kind(enum.Enum):
+    """What a sender is told by a note."""
+
+    #: Look what there is to do.
+    WAKE = "wake"
+    #: The emitter was collected: see to what it has left.
+    TAKE_OVER = "take over"
+    #: There is nothing more to do.
+    END = "end"
+
+
+@dataclass(frozen=True)
+class Note:
+    """What a sender finds in its seat."""
+
+    kind: Kind
+    delivery: Delivery | None = None
+
+
+WAKE: Final = Note(Kind.WAKE)
+END: Final = Note(Kind.END)
+
+
+class Seat(Inbox):
+    """The place of one sender in its delivery: its thread sleeps on it, and every note to it lies here."""
+
+    def hear(self, timeout: float | None) -> Note:
+        """Wait for a note; WAKE when `timeout` seconds passed without one. None waits for ever."""
+        _, note = self.wait(timeout)
+        # The buffer, which knows nothing of notes, puts None.
+        return WAKE if note is None else note
+
+
+class Senders(Workers):
+    """Up to `thread_count` threads that send.
+
+    NEW -> RUNNING with the first accepted event, when a thread exists and has its seat; -> ENDING when nothing more is
+    begun; -> ENDED when the last thread has left its seat.
+
+    The thread that calls `input` starts one thread, and with no lock held: a new thread may run a finalizer of the
+    program's before it has said that it runs, and that may ask this emitter for something. The first sender starts
+    the others. Two callers may both start a first thread; the one that comes second finds the seat taken, and ends.
+
+    Thread safety: any thread may call anything, a signal handler and (`abandon`, `dismiss`) a finalizer too. The
+    guard's lock covers the state and the seats.
+
+    Args:
+        parts: of the delivery.
+        thread_count: threads at the most; fewer where the system starts no more.
+    """
+
+    linger = LINGER
+
+    def __init__(self, parts: Parts, thread_count: int) -> None:
+        super().__init__(parts)
+        self._thread_count = thread_count
+        self._seats: list[Inbox] = []
+
+    # -- start -------------------------------------------------------------------------------------------------------
+
+    def start(self, delivery: Delivery) -> str | None:
+        seat = Seat()
+        try:
+            # What a signal handler raises in there may end the new thread before it has begun: Python then takes it off
+            # its list. So only what comes after this says that there is one; or else the thread itself.
+            self._start_thread(delivery, seat, 0)
+        except Exception as error:
+            # Python may have made an error of its own of what a handler has raised.
+            raise_of_signal_handler(error)
+            if not isinstance(error, RuntimeError):
+                raise
+            # No threads left, or the interpreter is on its way out and starts none any more.
+            return described(error)
+        self.take_seat(seat)
+        return None
+
+    def _start_thread(self, delivery: Delivery, seat: Seat, number: int) -> None:
+        # In a list that the thread empties: what is left in its arguments would keep the delivery alive.
+        threading.Thread(
+            target=_life, args=([delivery], [self], seat, number), name=f"{lifecycle.SENDER_NAME}-{number}", daemon=True
+        ).start()
+
+    def take_seat(self, seat: Seat) -> bool:
+        """Be RUNNING with the thread of this seat as the first. False if there are others already, or no more.
+
+        Said by who has started the thread, and by the thread itself: the first of them may be interrupted on the way.
+        """
+        with self._lock:
+            if self.state is State.NEW:
+                self._seats = [seat]
+                self.state = State.RUNNING
+                self.say_when_to_call()
+            return seat in self._seats
+
+    def hire(self, delivery: Delivery) -> None:
+        """Start the other threads. Called by the first, where no signal handler runs."""
+        for number in range(1, self._thread_count):
+            seat = Seat()
+            with self._lock:
+                if self.state is not State.RUNNING:
+                    return
+                self._seats.append(seat)
+            try:
+                self._start_thread(delivery, seat, number)
+            except (RuntimeError, MemoryError):
+                # Fewer will do.
+                with self._lock:
+                    self._seats.remove(seat)
+                return
+
+    # -- work --------------------------------------------------------------------------------------------------------
+
+    def work(self, seat: Inbox) -> float | Exit | None:
+        self._guard.sending.add(threading.get_ident())
+        hooks = self._hooks
+        while True:
+            seen = self._buffer.signals
+            if self.look_for_hooks() and hooks is not None:
+                # The event that woke this sender would have called it.
+                self._guarded(lambda: hooks.flush_if_reached(self.flush_soon))
+            # It has no seat in a child that was forked by a callback, once that is back here.
+            step = self._plan() if seat in self._seats else EXIT
+            self._report.tell_faults()
+            if isinstance(step, Turn):
+                self._courier.attempt(step)
+            elif isinstance(step, Tick):
+                self._tick()
+            elif isinstance(step, Exit) or self._buffer.arm(seat, seen):
+                return step
+
+    def say_when_to_call(self) -> None:
+        calls = self._schedule.manual or self.state is State.NEW
+        self._parts.waking.notify(NOTIFY_ALWAYS if calls else NOTIFY_NEVER)
+
+    def event_came(self, changed: bool) -> None:
+        # A start that was interrupted may have left it at ALWAYS.
+        with self._lock:
+            self.say_when_to_call()
+        if changed:
+            self.reconsider()
+
+    def reconsider(self) -> None:
+        self._buffer.signal()
+
+    def drain(self, flush: Flush, deadline: float | None) -> None:
+        self.flush_soon()
+        flush.wait_until(deadline)
+
+    # -- hand over ---------------------------------------------------------------------------------------------------
+
+    def has_left_something(self) -> bool:
+        # Whether there are events is for a sender to find out; without one a store of the user's may have some.
+        return bool(self._seats) or self._buffer.unsettled_events > 0
+
+    def abandon(self, delivery: Delivery) -> None:
+        # All of them sleep, or are about to: one that works keeps the delivery alive.
+        seats = self._seats.copy()
+        for seat in seats[:1]:
+            seat.put(Note(Kind.TAKE_OVER, delivery))
+        for seat in seats[1:]:
+            seat.put(END)
+
+    def dismiss(self) -> None:
+        for seat in self._seats.copy():
+            seat.put(END)
+
+    def reseat(self, seat: Inbox) -> None:
+        with self._lock:
+            self._guard.sending.discard(threading.get_ident())
+            self._seats = [seat]
+
+    def disband(self) -> None:
+        # Without the lock, which a thread of the parent may hold. One that comes back from a callback finds no seat.
+        self._seats = []
+
+    # -- end ---------------------------------------------------------------------------------------------------------
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._seats)
+
+    def finish(self, deadline: float) -> None:
+        closer = Flush(0)
+        with self._lock:
+            if not self._seats:
+                return
+            self.closers.append(closer)
+        closer.wait_until(deadline)
+
+    def stop(self) -> bool:
+        with self._lock:
+            self._schedule.stopped = True
+            self.state = State.ENDING if self._seats else State.ENDED
+        self.dismiss()
+        return self.state is State.ENDED
+
+    def leave(self, seat: Inbox) -> bool:
+        with self._lock:
+            self._guard.sending.discard(threading.get_ident())
+            if seat not in self._seats:
+                return False
+            self._seats.remove(seat)
+            if self._seats:
+                return False
+            self.state = State.ENDED
+            return True
+
+
+def _life(deliveries: list[Delivery], senders: list[Senders], seat: Seat, number: int) -> None:
+    """The life of a sender thread. While it waits, nothing here keeps the delivery alive."""
+    delivery: Delivery | None = deliveries.pop()
+    assert delivery is not None
+    reference = weakref.ref(delivery)
+    crew = senders.pop()
+    if number == 0:
+        if not crew.take_seat(seat):
+            return
+        crew.hire(delivery)
+    del crew
+    while True:
+        if delivery is None:
+            # It is being collected. The garbage collector lets a reference die before `__del__` runs, whose note is
+            # here, or comes whatever else is collected with it, and however long that takes.
+            note = seat.hear(None)
+        else:
+            step = work_on(delivery, seat)
+            if isinstance(step, Exit):
+                delivery.sender_left(seat)
+                break
+            buffer = delivery.buffer
+            del delivery
+            note = seat.hear(step)
+            # Also after a note: one that came late may have left it armed, and the next would be lost on a busy sender.
+            buffer.disarm(seat)
+            del buffer
+        if note.kind is Kind.TAKE_OVER and note.delivery is not None:
+            given = [note.delivery]
+            del note
+            leftovers.take_over(given)
+            break
+        delivery = reference()
+        if note.kind is Kind.END:
+            if delivery is not None:
+                delivery.sender_left(seat)
+            break
+    # Under gevent a forked child goes on with the threads of its parent. `threading` has forgotten them there, and
+    # complains when one ends; to ask for it makes it known again.
+    threading.current_thread()

@@ -1,0 +1,195 @@
+"""What those who send have in common, be they sender threads or the thread that calls."""
+
+from __future__ import annotations
+
+import enum
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from fastemit._buffer import EventBuffer
+from fastemit._delivery.overflow import Admission
+from fastemit._delivery.overrides import Hooks
+from fastemit._delivery.passes import Courier
+from fastemit._delivery.reporting import Reporter
+from fastemit._delivery.schedule import EXIT, Exit, Schedule, Tick, Turn
+from fastemit._delivery.waiting import Flush, Guard, Inbox
+from fastemit._delivery.waking import Waking
+from fastemit._signals import raise_of_signal_handler
+from fastemit._time import monotonic
+from fastemit.stats import described, say
+
+if TYPE_CHECKING:
+    from fastemit._delivery.delivery import Delivery
+
+
+#: Seconds that a sender waits after an error that should not happen.
+AFTER_A_FAULT: Final = 1.0
+
+
+class State(enum.Enum):
+    """Where those who send are in their life. It goes on in this order, and may leave out RUNNING and ENDING."""
+
+    #: No event has come, or what starts them was interrupted: the next event starts them.
+    NEW = "new"
+    #: They send.
+    RUNNING = "running"
+    #: They begin nothing new, and some are still on their way out.
+    ENDING = "ending"
+    #: Nobody sends any more.
+    ENDED = "ended"
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a delivery is made of, for those who send. Nothing here refers to the delivery or to the emitter."""
+
+    buffer: EventBuffer
+    guard: Guard
+    waking: Waking
+    schedule: Schedule
+    admission: Admission
+    courier: Courier
+    report: Reporter
+    hooks: Hooks | None
+
+
+class Workers:
+    """The common part of `Senders` and `Inline`, of which a delivery has one.
+
+    Thread safety: any thread may call anything. `state` is written with the guard's lock held, in one step.
+    """
+
+    #: Seconds that are left between two small requests.
+    linger = 0.0
+
+    def __init__(self, parts: Parts) -> None:
+        self.state = State.NEW
+        #: Those who wait until the last sender thread is gone.
+        self.closers: list[Flush] = []
+        self._parts = parts
+        self._buffer = parts.buffer
+        self._guard = parts.guard
+        self._lock = parts.guard.lock
+        self._schedule = parts.schedule
+        self._courier = parts.courier
+        self._report = parts.report
+        self._hooks = parts.hooks
+        with self._lock:
+            self._schedule.linger = 0.0 if self._buffer.query else self.linger
+
+    @property
+    def busy(self) -> bool:
+        """Whether there are sender threads."""
+        return False
+
+    @property
+    def make_room(self) -> Callable[[], float | None] | None:
+        """Sends something in this thread, so that there is room; None where sender threads do that."""
+        return None
+
+    # -- what each kind does in its own way --------------------------------------------------------------------------
+
+    def start(self, delivery: Delivery) -> str | None:
+        """Be RUNNING, or say why that may not be. What is raised in here leaves it NEW or RUNNING."""
+        raise NotImplementedError
+
+    def event_came(self, changed: bool) -> None:
+        """An event came for which `append` asked for a call.
+
+        Args:
+            changed: from now on the number of events decides when to send, and not the emitter.
+        """
+        raise NotImplementedError
+
+    def reconsider(self) -> None:
+        """Something that decides when to send was changed: look again."""
+        raise NotImplementedError
+
+    def drain(self, flush: Flush, deadline: float | None) -> None:
+        """Send what is queued, and wait for `flush` until `deadline`."""
+        raise NotImplementedError
+
+    def finish(self, deadline: float) -> None:
+        """Wait until a close that was begun is done, until `deadline`."""
+        raise NotImplementedError
+
+    def stop(self) -> bool:
+        """Begin nothing new. True if nobody is on the way out, so that the caller shuts the door."""
+        raise NotImplementedError
+
+    def has_left_something(self) -> bool:
+        """Whether there is something to do once the emitter is collected. Said in a finalizer, as what follows."""
+        raise NotImplementedError
+
+    def abandon(self, delivery: Delivery) -> None:
+        """The emitter was collected: have somebody keep `delivery` alive, and send what is left.
+
+        A finalizer runs at any point of any thread: so this takes no lock and calls nothing that might wait.
+        """
+        raise NotImplementedError
+
+    def dismiss(self) -> None:
+        """Tell every thread to end. Safe in a finalizer."""
+
+    def reseat(self, seat: Inbox) -> None:
+        """Work for `seat` alone from here on."""
+
+    def disband(self) -> None:
+        """In a forked child: who sends for the parent does so no more here."""
+
+    def say_when_to_call(self) -> None:
+        """Set the buffer's `notify`."""
+        raise NotImplementedError
+
+    def work(self, seat: Inbox) -> float | Exit | None:
+        """For a sender thread: send until there is nothing to do; then how long to wait for a note in `seat`."""
+        return EXIT
+
+    def leave(self, seat: Inbox) -> bool:
+        """A sender thread ends. True if it was the last."""
+        return False
+
+    # -- what they do in the same way --------------------------------------------------------------------------------
+
+    def look_for_hooks(self) -> bool:
+        """See whether the emitter decides for itself when to send. True if it has come to do so just now."""
+        manual = self._hooks is not None and self._hooks.decide_when
+        if manual == self._schedule.manual:
+            return False
+        with self._lock:
+            self._schedule.manual = self._parts.admission.manual = manual
+            self.say_when_to_call()
+        return manual
+
+    def flush_soon(self) -> None:
+        """Have everything that is queued sent, whatever the backoff says; does not wait."""
+        with self._lock:
+            self._schedule.flush()
+        self.reconsider()
+
+    def _plan(self) -> Turn | float | Exit | Tick | None:
+        with self._lock:
+            return self._schedule.plan(monotonic())
+
+    def _tick(self) -> None:
+        """A timer fired: call the `flush` that the emitter has of its own."""
+        own = self._hooks.find("flush") if self._hooks is not None else None
+        self._guarded(own or self.flush_soon)
+
+    def _guarded(self, call: Callable[[], object]) -> None:
+        try:
+            call()
+        except Exception as error:  # noqa: BLE001 - whatever a flush of the user's raises, the sender goes on
+            raise_of_signal_handler(error)
+            self._report.log.add("flush raised", described(error))
+
+
+def work_on(delivery: Delivery, seat: Inbox) -> float | Exit | None:
+    """`Delivery.work`, which must not end a thread by an error that nobody thought of."""
+    try:
+        return delivery.work(seat)
+    except Exception:  # noqa: BLE001 - whatever it was, the events are in the buffer, and go on waiting for a sender
+        say(logging.ERROR, "a sender failed; it goes on in %g s", AFTER_A_FAULT, exc_info=True)
+        return AFTER_A_FAULT
