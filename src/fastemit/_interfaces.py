@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 CONTENT_TYPE: Final = "application/json; charset=utf-8"
 #: Seconds to connect and to read, when the user says nothing: a sender that waits for ever loses events silently.
@@ -29,6 +32,60 @@ class Outcome:
     timed_out: bool = False
     retry_after: str | None = None
     location: str | None = None
+
+
+class Cutoff:
+    """What a delivery cuts off its requests by, when its time is up.
+
+    A request that a thread makes within `scope` says what it waits on, by `watch`. Requests that the program makes by
+    hand are in no scope, and go on.
+
+    Thread safety: any thread may call anything. Each step on the dict is one operation of it, so there is no lock: a
+    thread that begins to watch sees `done`, or `cut` sees what it watches.
+    """
+
+    _here = threading.local()
+
+    def __init__(self) -> None:
+        self.done = False
+        self._watched: dict[int, tuple[Any, Callable[[Any], None]]] = {}  # by thread, what it waits on now
+
+    @classmethod
+    def current(cls) -> Cutoff | None:
+        """That of the delivery whose request this thread makes."""
+        found: Cutoff | None = getattr(cls._here, "cutoff", None)
+        return found
+
+    @contextmanager
+    def scope(self) -> Iterator[None]:
+        """Make a request of the delivery's in this thread."""
+        outer = self.current()
+        self._here.cutoff = self
+        try:
+            yield
+        finally:
+            self._here.cutoff = outer
+            self._watched.pop(threading.get_ident(), None)
+
+    def watch(self, thing: Any, end: Callable[[Any], None]) -> None:
+        """Have `end(thing)` called by `cut`, until something else is watched, or the scope is left.
+
+        Raises:
+            ConnectionAbortedError: it is too late.
+        """
+        self._watched[threading.get_ident()] = thing, end
+        self.check()
+
+    def check(self) -> None:
+        """Raise `ConnectionAbortedError` if the delivery has cut its requests off."""
+        if self.done:
+            raise ConnectionAbortedError("cut off, since the emitter was closed and its time is up")
+
+    def cut(self) -> None:
+        """End what is under way, and what begins from here on."""
+        self.done = True
+        for thing, end in self._watched.copy().values():
+            end(thing)
 
 
 class Transport(Protocol):

@@ -146,6 +146,8 @@ class Inline(Workers):
         with self._lock:
             self._schedule.stopped = True
             self.state = State.ENDED
+        # Another thread may be in the middle of one.
+        self._courier.cutoff.cut()
         return True
 
     def has_left_something(self) -> bool:

@@ -25,7 +25,7 @@ from fastemit._delivery.reporting import Reporter
 from fastemit._delivery.retry import POISON_AFTER, Verdict, is_poison_sign, judge, retry_after_seconds
 from fastemit._delivery.schedule import FOREVER, Schedule, Turn
 from fastemit._delivery.waiting import Flush, Guard
-from fastemit._interfaces import Outcome, Transport
+from fastemit._interfaces import Cutoff, Outcome, Transport
 from fastemit._signals import of_signal_handler, raise_of_signal_handler
 from fastemit._time import monotonic, wall_clock
 from fastemit.stats import described
@@ -132,6 +132,8 @@ class Courier:
         self.custom_retry_codes = custom_retry_codes
         #: Those who wait for a flush; the lock is held to change it.
         self.flushes: list[Flush] = []
+        #: Ends the requests that are under way.
+        self.cutoff = Cutoff()
         self._buffer = buffer
         self._transport = transport
         self._report = report
@@ -211,7 +213,7 @@ class Courier:
                 # It stays on the stack until it is settled: whatever is raised here, a signal handler's exception for
                 # instance, may be kept by its traceback for long, and the batch with it.
                 batch = stack[-1]
-                outcome = self._send(batch, deadline)
+                outcome = self._send(batch, deadline, apart=note is not None)
                 verdict = judge(outcome.status, len(batch), self.custom_retry_codes)
                 if verdict is Verdict.SPLIT:
                     try:
@@ -265,7 +267,7 @@ class Courier:
         try:
             while batch is not None:
                 taken = [batch]
-                outcome = self._send(batch, deadline)
+                outcome = self._send(batch, deadline, apart=note is not None)
                 verdict = judge(outcome.status, 1, self.custom_retry_codes)
                 settled.append(self._settle(batch, outcome, verdict, turn, apart=note is not None))
                 if note is not None:
@@ -284,15 +286,22 @@ class Courier:
             self._call_back(settled)
         return settled[-1].verdict is not Verdict.KEEP
 
-    def _send(self, batch: Batch, deadline: float | None) -> Outcome:
+    def _send(self, batch: Batch, deadline: float | None, apart: bool = False) -> Outcome:
         events, size, started = len(batch), batch.nbytes, monotonic()
         cap = None if deadline is None else max(deadline - started, MIN_CAP)
         batch.stamp(time.time_ns() // 1_000_000)
         try:
-            outcome = self._request(batch, cap)
+            if apart:
+                # By hand: that goes on when the emitter is closed.
+                outcome = self._request(batch, cap)
+            else:
+                with self.cutoff.scope():
+                    outcome = self._request(batch, cap)
         except Exception as error:  # noqa: BLE001 - whatever a hook or a pool of the user's raises, the events are kept
             raise_of_signal_handler(error)
             outcome = Outcome(error=described(error))
+        if self.cutoff.done and outcome.status is None and not apart:
+            outcome = Outcome(error="cut off, since the emitter was closed and its time was up")
         self._report.request(outcome, events, size, monotonic() - started)
         return outcome
 

@@ -293,9 +293,18 @@ class Schedule:
 
     def wants_turn(self, now: float) -> bool:
         """Whether there is reason to ask for a turn at once."""
-        if self.stopped or (self._closing and now >= self._deadline):
+        if self.stopped or self.time_is_up(now):
             return False
         return self.backoff.open and self._buffer.due and not self._manual and self._buffer.recheck_at == FOREVER
+
+    @property
+    def ends_at(self) -> float | None:
+        """The deadline of a close that has begun; None where there is none."""
+        return self._deadline if self._closing and self._deadline != FOREVER else None
+
+    def time_is_up(self, now: float) -> bool:
+        """Whether a close has begun and its deadline has passed."""
+        return self._closing and now >= self._deadline
 
     @property
     def closing(self) -> bool:

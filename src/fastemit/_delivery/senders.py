@@ -15,6 +15,7 @@ from fastemit._delivery.waiting import Flush, Inbox
 from fastemit._delivery.workers import Parts, State, Workers, work_on
 from fastemit._process import lifecycle
 from fastemit._signals import raise_of_signal_handler
+from fastemit._time import monotonic
 from fastemit.stats import described
 
 if TYPE_CHECKING:
@@ -142,14 +143,33 @@ class Senders(Workers):
                 # The event that woke this sender would have called it.
                 self._guarded(lambda: hooks.flush_if_reached(self.flush_soon))
             # It has no seat in a child that was forked by a callback, once that is back here.
-            step = self._plan() if seat in self._seats else EXIT
+            if seat not in self._seats:
+                return EXIT
+            step = self._plan()
             self._report.tell_faults()
             if isinstance(step, Turn):
-                self._courier.attempt(step)
+                # No wait goes past the deadline of a close that has begun.
+                self._courier.attempt(step, self._schedule.ends_at)
             elif isinstance(step, Tick):
                 self._tick()
-            elif isinstance(step, Exit) or self._buffer.arm(seat, seen):
+            elif isinstance(step, Exit):
+                left = self._until_others_are_cut_off()
+                if left <= 0:
+                    return step
+                if self._buffer.arm(seat, seen):
+                    return left
+            elif self._buffer.arm(seat, seen):
                 return step
+
+    def _until_others_are_cut_off(self) -> float:
+        """Seconds that a sender stays which has nothing to do in a close: others are in a request that may hang.
+
+        A close that a callback asked for has nobody else who would cut it off at the deadline.
+        """
+        ends_at = self._schedule.ends_at
+        if ends_at is None or self._schedule.stopped or len(self._seats) < 2 or not self._buffer.in_flight_events:
+            return 0.0
+        return ends_at - monotonic()
 
     def say_when_to_call(self) -> None:
         calls = self._schedule.manual or self.state is State.NEW
@@ -215,6 +235,7 @@ class Senders(Workers):
             self._schedule.stopped = True
             self.state = State.ENDING if self._seats else State.ENDED
         self.dismiss()
+        self._courier.cutoff.cut()
         return self.state is State.ENDED
 
     def leave(self, seat: Inbox) -> bool:
@@ -223,10 +244,14 @@ class Senders(Workers):
             if seat not in self._seats:
                 return False
             self._seats.remove(seat)
-            if self._seats:
-                return False
-            self.state = State.ENDED
-            return True
+            if not self._seats:
+                self.state = State.ENDED
+                return True
+        if self._schedule.time_is_up(monotonic()):
+            self._courier.cutoff.cut()
+        # One that has stayed for this may go as well.
+        self._buffer.signal(everyone=True)
+        return False
 
 
 def _life(deliveries: list[Delivery], senders: list[Senders], seat: Seat, number: int) -> None:

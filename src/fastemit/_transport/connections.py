@@ -21,6 +21,7 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from fastemit._process import sockets
 from fastemit._signals import raise_of_signal_handler
 from fastemit._time import monotonic
+from fastemit._transport.cutoff import Cuttable, CuttableTLS
 
 #: Seconds after which an idle connection is not trusted. Load balancers close theirs after 60 (AWS ALB's default).
 IDLE_LIMIT: Final = 50.0
@@ -294,8 +295,8 @@ class _Idle:
 
 def pool_classes(exchange: Exchange) -> dict[str, Any]:
     """urllib3's pools, with connections that are watchful."""
-    plain = type("Connection", (_Watchful, HTTPConnection), {"exchange": exchange})
-    tls = type("TLSConnection", (_Watchful, HTTPSConnection), {"exchange": exchange})
+    plain = type("Connection", (_Watchful, Cuttable, HTTPConnection), {"exchange": exchange})
+    tls = type("TLSConnection", (_Watchful, CuttableTLS, HTTPSConnection), {"exchange": exchange})
     return {
         "http": type("Pool", (HTTPConnectionPool,), {"ConnectionCls": plain, "QueueCls": _Idle}),
         "https": type("TLSPool", (HTTPSConnectionPool,), {"ConnectionCls": tls, "QueueCls": _Idle}),
