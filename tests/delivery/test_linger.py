@@ -104,3 +104,20 @@ def test_without_threads_each_batch_goes_at_once(collector: Collector, make_emit
     emitter = make_emitter(background=False)
     put(emitter, 50)
     assert [len(request.events) for request in collector.requests] == [10] * 5
+
+
+def test_an_event_does_not_wait_for_a_request_that_hangs_while_another_sender_is_idle(
+    make_emitter: MakeEmitter, collector: Collector
+) -> None:
+    emitter = make_emitter(cls=CountingAsyncEmitter, thread_count=2, batch_size=1)
+    put(emitter)
+    assert emitter.drain(5)
+    # Both senders sleep, and for no time.
+    eventually(lambda: not emitter._buffer.linger)
+    time.sleep(2 * LINGER)
+    collector.respond(hang=True, times=None)
+    put(emitter, 1, 1)
+    collector.wait_for_requests(2)
+    put(emitter, 1, 2)
+    # Had the first one set the pause and nobody else seen it end, this would come with its answer.
+    collector.wait_for_requests(3, timeout=3)

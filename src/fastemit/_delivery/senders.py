@@ -148,6 +148,9 @@ class Senders(Workers):
             step = self._plan()
             self._report.tell_faults()
             if isinstance(step, Turn):
+                if self._buffer.linger and len(self._seats) > 1:
+                    # While this one is in its request, another has to see that the time between two requests ends.
+                    self._buffer.signal()
                 # No wait goes past the deadline of a close that has begun.
                 self._courier.attempt(step, self._schedule.ends_at)
             elif isinstance(step, Tick):
