@@ -7,9 +7,12 @@ import inspect
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import CodeType, FrameType, TracebackType
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+U = TypeVar("U")
 
 
 def of_signal_handler(error: BaseException) -> BaseException | None:
@@ -55,6 +58,23 @@ def raise_of_signal_handler(error: BaseException) -> None:
         finally:
             # Python has put `error` there, which was made of it.
             raised.__context__ = context
+
+
+def guarded(call: Callable[[], T], otherwise: Callable[[Exception], U]) -> T | U:
+    """Call code of the user's: a callback, a hook, a store, a client, a log handler.
+
+    Args:
+        call: calls it.
+        otherwise: gets what it raised, and gives what is returned then.
+
+    Raises:
+        Exception: what a handler of a signal raised meanwhile. It is no fault of that code, and comes out.
+    """
+    try:
+        return call()
+    except Exception as error:  # noqa: BLE001 - it is anybody's code
+        raise_of_signal_handler(error)
+        return otherwise(error)
 
 
 def _callers() -> list[FrameType]:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from fastemit._signals import raise_of_signal_handler
+from fastemit._signals import guarded
 from fastemit._time import monotonic
 
 logger: logging.Logger = logging.getLogger("fastemit")
@@ -22,10 +22,7 @@ logger.addHandler(logging.NullHandler())
 
 def say(level: int, text: str, *arguments: object, **options: Any) -> None:
     """Log a line. What a filter or handler of the user's raises must not end the sending."""
-    try:
-        logger.log(level, text, *arguments, **options)
-    except Exception as error:  # noqa: BLE001 - see above; but not what a signal means for the program
-        raise_of_signal_handler(error)
+    guarded(lambda: logger.log(level, text, *arguments, **options), lambda _: None)
 
 
 def described(error: BaseException) -> str:

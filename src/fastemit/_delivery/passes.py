@@ -26,7 +26,7 @@ from fastemit._delivery.retry import POISON_AFTER, Verdict, is_poison_sign, judg
 from fastemit._delivery.schedule import FOREVER, Schedule, Turn
 from fastemit._delivery.waiting import Flush, Guard
 from fastemit._interfaces import Cutoff, Outcome, Transport
-from fastemit._signals import of_signal_handler, raise_of_signal_handler
+from fastemit._signals import guarded, of_signal_handler
 from fastemit._time import monotonic, wall_clock
 from fastemit.stats import described
 from fastemit.typing import PayloadDictList
@@ -290,16 +290,12 @@ class Courier:
         events, size, started = len(batch), batch.nbytes, monotonic()
         cap = None if deadline is None else max(deadline - started, MIN_CAP)
         batch.stamp(time.time_ns() // 1_000_000)
-        try:
-            if apart:
-                # By hand: that goes on when the emitter is closed.
-                outcome = self._request(batch, cap)
-            else:
-                with self.cutoff.scope():
-                    outcome = self._request(batch, cap)
-        except Exception as error:  # noqa: BLE001 - whatever a hook or a pool of the user's raises, the events are kept
-            raise_of_signal_handler(error)
-            outcome = Outcome(error=described(error))
+        # Whatever a hook or a pool of the user's raises, the events are kept. One by hand goes on after a close.
+        with contextlib.nullcontext() if apart else self.cutoff.scope():
+            outcome = guarded(
+                lambda: self._request(batch, cap),
+                lambda error: Outcome(error=described(error)),
+            )
         if self.cutoff.done and outcome.status is None and not apart:
             outcome = Outcome(error="cut off, since the emitter was closed and its time was up")
         self._report.request(outcome, events, size, monotonic() - started)

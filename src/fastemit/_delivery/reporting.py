@@ -10,7 +10,7 @@ from typing import Any
 
 from fastemit._buffer import Batch, EventBuffer
 from fastemit._interfaces import Outcome
-from fastemit._signals import raise_of_signal_handler
+from fastemit._signals import guarded, raise_of_signal_handler
 from fastemit.stats import EmitterStats, ThrottledLog, described, logger, say
 from fastemit.typing import FailureCallback, SuccessCallback
 
@@ -146,12 +146,20 @@ class Reporter:
 
     def _call(self, name: str, callback: Callable[..., object], *arguments: object) -> None:
         """Run a callback; what it raises is logged, and changes nothing."""
+
+        def raised(error: BaseException) -> None:
+            say(logging.DEBUG, "%s raised", name, exc_info=error)
+            self.log.add("callback raised", f"{name}: {described(error)}")
+
         try:
-            callback(*arguments)
+            guarded(lambda: callback(*arguments), raised)
+        except Exception:
+            # What a handler of a signal has raised.
+            raise
         except BaseException as error:
+            # SystemExit and the like, of a callback that has no business with the thread.
             if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
                 # Not the callback's, but the user's.
                 raise
             raise_of_signal_handler(error)
-            say(logging.DEBUG, "%s raised", name, exc_info=error)
-            self.log.add("callback raised", f"{name}: {described(error)}")
+            raised(error)

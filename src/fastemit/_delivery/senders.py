@@ -14,7 +14,7 @@ from fastemit._delivery.schedule import EXIT, LINGER, Exit, Tick, Turn
 from fastemit._delivery.waiting import Flush, Inbox
 from fastemit._delivery.workers import Parts, State, Workers, work_on
 from fastemit._process import lifecycle
-from fastemit._signals import raise_of_signal_handler
+from fastemit._signals import guarded, raise_of_signal_handler
 from fastemit._time import monotonic
 from fastemit.stats import described
 
@@ -141,7 +141,7 @@ class Senders(Workers):
             seen = self._buffer.signals
             if self.look_for_hooks() and hooks is not None:
                 # The event that woke this sender would have called it.
-                self._guarded(lambda: hooks.flush_if_reached(self.flush_soon))
+                guarded(lambda: hooks.flush_if_reached(self.flush_soon), self._flush_raised)
             # It has no seat in a child that was forked by a callback, once that is back here.
             if seat not in self._seats:
                 return EXIT

@@ -16,7 +16,7 @@ from fastemit._delivery.reporting import Reporter
 from fastemit._delivery.schedule import EXIT, Exit, Schedule, Tick, Turn
 from fastemit._delivery.waiting import Flush, Guard, Inbox
 from fastemit._delivery.waking import Waking
-from fastemit._signals import raise_of_signal_handler
+from fastemit._signals import guarded
 from fastemit._time import monotonic
 from fastemit.stats import described, say
 
@@ -176,14 +176,10 @@ class Workers:
     def _tick(self) -> None:
         """A timer fired: call the `flush` that the emitter has of its own."""
         own = self._hooks.find("flush") if self._hooks is not None else None
-        self._guarded(own or self.flush_soon)
+        guarded(own or self.flush_soon, self._flush_raised)
 
-    def _guarded(self, call: Callable[[], object]) -> None:
-        try:
-            call()
-        except Exception as error:  # noqa: BLE001 - whatever a flush of the user's raises, the sender goes on
-            raise_of_signal_handler(error)
-            self._report.log.add("flush raised", described(error))
+    def _flush_raised(self, error: Exception) -> None:
+        self._report.log.add("flush raised", described(error))
 
 
 def work_on(delivery: Delivery, seat: Inbox) -> float | Exit | None:

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from fastemit._buffer import NOTIFY_ALWAYS, NOTIFY_WHEN_DUE, EventBuffer, KeptEvent
 from fastemit._delivery import FOREVER, POISON_AFTER
+from fastemit._signals import guarded
 from fastemit._stores.batch import Refused, StoreBatch
 from fastemit._time import monotonic
 from fastemit.event_store import EventStore, InMemoryEventStore
@@ -80,6 +81,7 @@ class StoreBuffer:
         self._leave_alone_until = 0.0
         self._cleaned: list[PayloadDict] = []  # since the last batch was taken
         self._unreturned: list[PayloadDict] = []  # kept events that `cleanup` did not take back, since it raised
+        self._handed_out: list[PayloadDict] = []  # events that it gave, and that are not staged yet
         self._uncleaned: list[PayloadDict] = []  # settled events of which `cleanup` was not told, since it raised
         self._counts_out = False
         self._size_is_true = False  # as far as the last batch showed
@@ -114,29 +116,27 @@ class StoreBuffer:
 
     def _size(self) -> int | None:
         """What it says; None where it raised."""
-        try:
-            return max(int(self._store.size()), 0)
-        except Exception as error:  # noqa: BLE001 - whatever a store of the user's raises
-            self._fault(f"size() raised {described(error)}")
-            return None
+        return guarded(
+            lambda: max(int(self._store.size()), 0), lambda error: self._fault(f"size() raised {described(error)}")
+        )
 
     def _stored(self) -> int:
         """How many events are in the store and not handed out, by what it says."""
         with self.lock:
             size = self._size() or 0
             if self._counts_out:
-                size = max(size - self._staged.unsettled_events, 0)
-            return size + len(self._unreturned)
+                size = max(size - self._staged.unsettled_events - len(self._handed_out), 0)
+            return size + len(self._unreturned) + len(self._handed_out)
 
     def _cleanup(self, events: list[PayloadDict], need_retry: bool) -> bool:
         """Tell the store. False if it raised."""
         self._cleanups += 1
-        try:
+
+        def cleanup() -> bool:
             self._store.cleanup(events, need_retry)
-        except Exception as error:  # noqa: BLE001 - whatever a store of the user's raises
-            self._fault(f"cleanup() raised {described(error)}")
-            return False
-        return True
+            return True
+
+        return bool(guarded(cleanup, lambda error: self._fault(f"cleanup() raised {described(error)}")))
 
     # -- in ----------------------------------------------------------------------------------------------------------
 
@@ -155,14 +155,12 @@ class StoreBuffer:
         with self.lock:
             taken = False
             if not self.starving or urgent:
-                try:
-                    taken = self._store.add_event(kept.original) is not False
-                    if not taken:
-                        self._most = self._stored() + self._staged.unsettled_events
-                except Exception as error:  # noqa: BLE001 - whatever a store of the user's raises
-                    self._complain(f"add_event() raised {described(error)}; the event is dropped")
-                    self._dropped["overflow"] += 1
+                answer = guarded(lambda: self._store.add_event(kept.original) is not False, self._add_event_raised)
+                if answer is None:
                     return 1  # so that somebody tells
+                taken = answer
+                if not taken:
+                    self._most = self._stored() + self._staged.unsettled_events
             if taken:
                 self._accepted += 1
                 self._bytes += self._staged.size_of(kept)
@@ -170,7 +168,12 @@ class StoreBuffer:
                 self._pressed = True
                 refused = Refused(kept, self._cleanups)
             if (self._sleepers and not self.hold) or self.notify == NOTIFY_WHEN_DUE:
-                due = self.wanted
+                try:
+                    due = self.wanted
+                except BaseException:
+                    # What a signal handler raises in `size`: the event is in, so a sender looks in its place.
+                    self.signal()
+                    raise
                 if due and not self.hold and self._sleepers:
                     inbox = self._sleepers.pop()
         if inbox is not None:
@@ -178,6 +181,10 @@ class StoreBuffer:
         if not taken:
             return refused
         return 1 if (due and self.notify == NOTIFY_WHEN_DUE) or self.notify == NOTIFY_ALWAYS else 0
+
+    def _add_event_raised(self, error: Exception) -> None:
+        self._complain(f"add_event() raised {described(error)}; the event is dropped")
+        self._dropped["overflow"] += 1
 
     def size_of(self, event: Any) -> int:
         return self._staged.size_of(event.kept if type(event) is Refused else event)
@@ -212,24 +219,69 @@ class StoreBuffer:
             return StoreBatch(self, batch, self._staged.originals_of(first, len(batch)))
 
     def _stage(self) -> None:
-        # Until it knows that they are settled it may hand them out again, or have no room for others.
-        if self._uncleaned:
-            if not self._cleanup(self._uncleaned, False):
+        """Have a batch staged: of what the store gave before a signal handler raised, or by asking it for more."""
+        before = None
+        if not self._handed_out:
+            # Until it knows that they are settled it may hand them out again, or have no room for others.
+            if self._uncleaned:
+                if not self._cleanup(self._uncleaned, False):
+                    return
+                self._uncleaned = []
+            unreturned, self._unreturned = self._unreturned, []
+            if unreturned and not self._give(unreturned):
                 return
-            self._uncleaned = []
-        unreturned, self._unreturned = self._unreturned, []
-        if unreturned and not self._give(unreturned):
-            return
-        if not self._failed:
-            self.server_errors, self._bite = 0, None
-        self._failed = False
-        before = self._size()
+            if not self._failed:
+                self.server_errors, self._bite = 0, None
+            self._failed = False
+            before = self._size()
+            if not self._ask(before):
+                return
+        self._balance(before, len(self._handed_out))
+        events = self._handed_out
+        unfit: list[PayloadDict] = []
+        first = self._staged.next_seq
+
+        def done() -> int:
+            return self._staged.next_seq - first + len(unfit)
+
+        def stage() -> bool:
+            while done() < len(events):
+                self._staged.stage(events[done()])
+            return False
+
+        def leave_out(error: Exception) -> bool:
+            # What cannot be encoded would be in the way for ever.
+            self._complain(f"get_events_batch() gave what is no event ({described(error)})")
+            unfit.append(events[done()])
+            return True
+
         try:
-            events = list(self._store.get_events_batch())
-        except Exception as error:  # noqa: BLE001 - whatever a store of the user's raises
-            return self._fault(f"get_events_batch() raised {described(error)}")
+            while guarded(stage, leave_out):
+                pass
+        finally:
+            del events[: done()]
+        if unfit:
+            self.settle(unfit, "rejected", 0)
+
+    def _ask(self, before: int | None) -> bool:
+        """Have the store hand out a batch. False if it raised.
+
+        Args:
+            before: its `size()` before that.
+        """
+
+        def ask() -> bool:
+            batch = self._store.get_events_batch()
+            # In one step: what a signal handler raises after it finds them there.
+            self._handed_out.extend(batch)
+            return True
+
+        if not guarded(ask, lambda error: self._fault(f"get_events_batch() raised {described(error)}")):
+            self._handed_out.clear()
+            return False
+        events = self._handed_out
         if events or not before:
-            # Only now: what made it due is to do so again once a store that was at fault is asked again.
+            # Cleared only after a successful read, so that a failed store is asked again.
             self._pressed = False
             self._bytes = 0
         # Some stores count what they have handed out until it is cleaned up, and some do not.
@@ -241,16 +293,7 @@ class StoreBuffer:
         if not set(map(id, self._cleaned)).isdisjoint(map(id, events)):
             self._fault("get_events_batch() gave again what had been cleaned up")
         self._cleaned = []
-        self._balance(before, len(events))
-        unfit = []
-        for event in events:
-            try:
-                self._staged.stage(event)
-            except Exception as error:  # noqa: BLE001 - what cannot be encoded would be in the way for ever
-                self._complain(f"get_events_batch() gave what is no event ({described(error)})")
-                unfit.append(event)
-        if unfit:
-            self.settle(unfit, "rejected", 0)
+        return True
 
     def _balance(self, before: int | None, handed_out: int) -> None:
         """Set the books right by a batch that was handed out when `size()` was `before`."""
@@ -293,8 +336,11 @@ class StoreBuffer:
             else:
                 self._dropped[reason] += own
             self._cleaned += events
-            if not self._cleanup(events, False):
-                self._uncleaned += events
+            # Before it is told, since a signal handler may raise in there: then nobody knows whether it was.
+            known = len(self._uncleaned)
+            self._uncleaned += events
+            if self._cleanup(events, False):
+                del self._uncleaned[known:]
 
     def keep(self, events: list[PayloadDict], retried: bool) -> None:
         """Some events are to be sent again: they, and the rest of their batch, go back to the store."""
@@ -319,9 +365,12 @@ class StoreBuffer:
 
     def _give(self, events: list[PayloadDict]) -> bool:
         """Give events back. Those that it does not take stay here, and are offered again before the next batch."""
+        # Before it is asked, since a signal handler may raise in there: then nobody knows whether it has them.
+        known = len(self._unreturned)
+        self._unreturned += events
         taken = self._cleanup(events, True)
-        if not taken:
-            self._unreturned += events
+        if taken:
+            del self._unreturned[known:]
         return taken
 
     # -- waking ------------------------------------------------------------------------------------------------------
@@ -447,10 +496,10 @@ class StoreBuffer:
         if not callable(own):
             self._store = InMemoryEventStore()
         else:
-            try:
-                own()
-            except Exception as error:  # noqa: BLE001 - whatever a store of the user's raises
-                self._complain(f"after_fork() raised {described(error)}; this process does without it")
-                self._store = InMemoryEventStore()
+            guarded(own, self._after_fork_raised)
         self._staged.after_fork()
         self._start_over()
+
+    def _after_fork_raised(self, error: Exception) -> None:
+        self._complain(f"after_fork() raised {described(error)}; this process does without it")
+        self._store = InMemoryEventStore()

@@ -10,6 +10,7 @@ from typing import Any, Final
 from fastemit._buffer import keep_for_ever
 from fastemit._interfaces import Outcome
 from fastemit._process import sockets
+from fastemit._signals import guarded, raise_of_signal_handler
 from fastemit.celery.worker import Destination
 from fastemit.stats import described
 from fastemit.typing import Method
@@ -89,6 +90,7 @@ class Publisher:
             except Exception as error:  # noqa: BLE001 - each broker has errors of its own; the events are kept
                 connected, timed_out = producer is not None, _is_timeout(error)
                 self._drop(producer)
+                raise_of_signal_handler(error)
                 if idle and not timed_out:
                     # The broker may have closed it long ago. The others are as old.
                     self.close()
@@ -102,11 +104,12 @@ class Publisher:
 
     def _run_here(self, arguments: dict[str, Any]) -> Outcome:
         """Run the task in this thread, where an app is set to do so: there is no broker to keep events."""
-        try:
+
+        def run() -> Outcome:
             result = self._task.apply(kwargs=arguments, throw=True)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the events are kept
-            return Outcome(error=described(error))
-        return Outcome(status=ACCEPTED) if result.successful() else Outcome(error=str(result.result))
+            return Outcome(status=ACCEPTED) if result.successful() else Outcome(error=str(result.result))
+
+        return guarded(run, lambda error: Outcome(error=described(error)))
 
     def _connect(self, cap: float | None) -> Any:
         """A producer on a new connection, established within the timeouts."""

@@ -18,6 +18,7 @@ from fastemit._delivery import Delivery, Draining, Reporter, unmade
 from fastemit._interfaces import Outcome
 from fastemit._process import sockets
 from fastemit._settings import checks
+from fastemit._signals import guarded
 from fastemit._stores import BatchAround, BufferAround
 from fastemit.emitters import DEFAULT_BUFFER_BYTES, DEFAULT_REQUEST_BYTES
 from fastemit.event_store import DEFAULT_BUFFER_CAPACITY
@@ -99,20 +100,27 @@ class PushTransport:
         self.after_fork()
 
     def post(self, body: Any, cap: float | None = None) -> Outcome:
-        try:
+        def push() -> Outcome:
             self.rdb.rpush(self.key, *body)
-        except Exception as error:  # noqa: BLE001 - a client has many errors, and the events are kept after each
-            return Outcome(error=described(error), timed_out=isinstance(error, redis.TimeoutError))
-        return Outcome(status=200)
+            return Outcome(status=200)
+
+        # A client has many errors, and the events are kept after each.
+        return guarded(
+            push, lambda error: Outcome(error=described(error), timed_out=isinstance(error, redis.TimeoutError))
+        )
 
     def get(self, query: str, cap: float | None = None) -> Outcome:
         raise AssertionError("a RedisEmitter has no GET")
 
     def push(self, event: bytes) -> bool:
         """Append one event. False when that failed: then nobody knows whether Redis has it."""
-        try:
+
+        def push() -> bool:
             self.rdb.rpush(self.key, event)
-        except Exception:  # noqa: BLE001 - as above; the sender's attempt, which follows, will tell why
+            return True
+
+        # The sender's attempt, which follows, will tell why.
+        if not guarded(push, lambda _: False):
             return False
         with self._lock:
             self.pushed += 1
