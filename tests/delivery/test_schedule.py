@@ -8,7 +8,16 @@ import pytest
 
 from fastemit._buffer import EventBuffer
 from fastemit._delivery.retry import Backoff
-from fastemit._delivery.schedule import EXIT, FOREVER, MAX_PATIENCE, MIN_CLOSING_DELAY, TRIM_AFTER, Schedule, Turn
+from fastemit._delivery.schedule import (
+    EXIT,
+    FOREVER,
+    MAX_PATIENCE,
+    MIN_CLOSING_DELAY,
+    TRIM_AFTER,
+    Result,
+    Schedule,
+    Turn,
+)
 from fastemit._delivery.waking import Waking
 from tests.support.buffer import make_buffer, of_size
 
@@ -38,7 +47,7 @@ class Desk:
         assert batch is not None
         self.schedule.taken()
         batch.give_back()
-        self.schedule.failed(turn, NOW + after, asked, kept=True)
+        self.schedule.settled(Result(turn, failed=True, kept=True, asked=asked), NOW + after)
         self.schedule.over(turn)
 
     def succeed(self, after: float = 0.0) -> bool:
@@ -48,10 +57,15 @@ class Desk:
         assert batch is not None
         self.schedule.taken()
         batch.sent()
-        opened: bool = self.schedule.succeeded(turn)
-        self.schedule.settled(NOW + after)
+        opened: bool = self.schedule.settled(Result(turn, failed=False, kept=False), NOW + after)
         self.schedule.over(turn)
         return opened
+
+    def goes_through(self, size: int) -> None:
+        self.schedule.settled(Result(FREE, failed=False, kept=False, sent_bytes=size), NOW)
+
+    def times_out(self, size: int) -> None:
+        self.schedule.settled(Result(FREE, failed=True, kept=True, late_bytes=size), NOW)
 
 
 FREE = Turn(0, probe=False)
@@ -100,7 +114,7 @@ def test_a_late_failure_of_an_older_generation_does_not_put_off_the_retry() -> N
     desk.put(3)
     late = desk.plan()
     desk.fail()
-    desk.schedule.failed(late, NOW + 0.4, None, kept=True)
+    desk.schedule.settled(Result(late, failed=True, kept=True), NOW + 0.4)
     assert desk.plan(0.5) == Turn(1, probe=True)
 
 
@@ -109,7 +123,7 @@ def test_a_late_success_of_an_older_generation_does_not_open_the_gate() -> None:
     desk.put(3)
     late = desk.plan()
     desk.fail()
-    assert desk.schedule.succeeded(late) is False
+    assert desk.schedule.settled(Result(late, failed=False, kept=False), NOW) is False
     assert (desk.plan(), desk.buffer.hold) == (0.5, True)
 
 
@@ -149,7 +163,7 @@ def test_flush_with_nothing_queued_spares_no_later_event_the_backoff() -> None:
     assert batch is not None
     desk.schedule.flush()
     batch.give_back()
-    desk.schedule.failed(turn, NOW, None, kept=True)
+    desk.schedule.settled(Result(turn, failed=True, kept=True), NOW)
     assert desk.plan() == 0.5
 
 
@@ -230,9 +244,9 @@ def test_the_aim_is_halved_by_a_timeout_and_doubled_by_a_success_up_to_a_request
     aims = [desk.schedule.aim]
     for through in (False, False, True, True, True):
         if through:
-            desk.schedule.got_through(desk.schedule.aim)
+            desk.goes_through(desk.schedule.aim)
         else:
-            desk.schedule.timed_out(full)
+            desk.times_out(full)
         aims.append(desk.schedule.aim)
     assert aims == [full, full // 2, full // 4, full // 4 * 2, full // 4 * 4, full]
 
@@ -244,9 +258,9 @@ def passes(desk: Desk, wide: int, requests: int) -> int:
         size = desk.schedule.aim
         if size > wide:
             timed_out += 1
-            desk.schedule.timed_out(size)
+            desk.times_out(size)
         else:
-            desk.schedule.got_through(size)
+            desk.goes_through(size)
     return timed_out
 
 
@@ -264,29 +278,29 @@ def test_a_line_that_has_become_fast_gets_full_requests_again_and_a_new_start() 
     passes(desk, full // 10, 1000)
     passes(desk, full, 5 * MAX_PATIENCE)
     assert desk.schedule.aim == full
-    desk.schedule.timed_out(full)
-    desk.schedule.got_through(full // 2)
+    desk.times_out(full)
+    desk.goes_through(full // 2)
     assert desk.schedule.aim == full // 2 * 2
 
 
 def test_a_small_request_that_goes_through_says_nothing_of_larger_ones() -> None:
     desk = Desk()
     full = desk.buffer.segment_bytes
-    desk.schedule.timed_out(full)
-    desk.schedule.got_through(100)
+    desk.times_out(full)
+    desk.goes_through(100)
     assert desk.schedule.aim == full // 2
 
 
 def test_a_small_request_that_times_out_halves_its_own_size() -> None:
     desk = Desk()
-    desk.schedule.timed_out(100)
+    desk.times_out(100)
     assert desk.schedule.aim == 50
 
 
 def test_the_aim_never_falls_to_nothing() -> None:
     desk = Desk()
     for _ in range(40):
-        desk.schedule.timed_out(1)
+        desk.times_out(1)
     assert desk.schedule.aim == 1
 
 
@@ -296,7 +310,7 @@ def test_memory_of_a_burst_is_given_back_after_a_while() -> None:
         desk.buffer.append(of_size(500))
     while (batch := desk.buffer.take()) is not None:
         batch.sent()
-    desk.schedule.settled(NOW)
+    desk.schedule.settled(Result(FREE, failed=False, kept=False), NOW)
     spare = desk.buffer.spare_segments
     waits = desk.plan()
     desk.plan(TRIM_AFTER)

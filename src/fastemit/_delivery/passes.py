@@ -23,10 +23,10 @@ from fastemit._delivery.overflow import Admission
 from fastemit._delivery.overrides import Hooks, answered_by_hook
 from fastemit._delivery.reporting import Reporter
 from fastemit._delivery.retry import POISON_AFTER, Verdict, is_poison_sign, judge, retry_after_seconds
-from fastemit._delivery.schedule import FOREVER, Schedule, Turn
+from fastemit._delivery.schedule import FOREVER, Result, Schedule, Turn
 from fastemit._delivery.waiting import Flush, Guard
 from fastemit._interfaces import Cutoff, Outcome, Transport
-from fastemit._signals import guarded, of_signal_handler
+from fastemit._signals import guarded
 from fastemit._time import monotonic, wall_clock
 from fastemit.stats import described
 from fastemit.typing import PayloadDictList
@@ -221,7 +221,7 @@ class Courier:
                         continue
                     except MemoryError:
                         verdict = Verdict.KEEP
-                settled = self._settle(batch, outcome, verdict, turn, apart=note is not None)
+                settled = self._settle_request(batch, outcome, verdict, turn, apart=note is not None)
                 stack.pop()
                 if settled.verdict is Verdict.KEEP:
                     self._give_back(stack)
@@ -269,7 +269,7 @@ class Courier:
                 taken = [batch]
                 outcome = self._send(batch, deadline, apart=note is not None)
                 verdict = judge(outcome.status, 1, self.custom_retry_codes)
-                settled.append(self._settle(batch, outcome, verdict, turn, apart=note is not None))
+                settled.append(self._settle_request(batch, outcome, verdict, turn, apart=note is not None))
                 if note is not None:
                     note(settled[-1].seq, 1, settled[-1].verdict)
                 elif self._schedule.stopped:
@@ -324,48 +324,66 @@ class Courier:
             self._inner.outcome = outcome
         return self._inner.listening
 
-    def _settle(self, batch: Batch, outcome: Outcome, verdict: Verdict, turn: Turn, apart: bool = False) -> Settled:
-        """Carry out a verdict; what there is to call back follows by `_call_back`.
+    def _settle_request(self, batch: Batch, outcome: Outcome, verdict: Verdict, turn: Turn, apart: bool) -> Settled:
+        """Carry out the verdict on a request; what there is to call back follows by `_call_back`.
 
         Args:
             apart: the batch is of another buffer than the emitter's, whose numbers say nothing to those who wait.
         """
-        seq, count, size = batch.seq, len(batch), batch.nbytes
+        count, size = len(batch), batch.nbytes
         # One larger than a request should be is not tried for ever; but no answer at all may be the network's fault.
         give_up = batch.oversize and (outcome.status is not None or outcome.timed_out)
-        keep = verdict is Verdict.KEEP and not give_up
-        reason = "oversize" if verdict is Verdict.KEEP else "rejected"
-        final = verdict if verdict is Verdict.SENT or keep else Verdict.REJECTED
+        failed = verdict is Verdict.KEEP
+        if failed and give_up:
+            verdict = Verdict.REJECTED
+        reason = "oversize" if failed else "rejected"
+        result = Result(
+            turn,
+            failed=failed,
+            kept=verdict is Verdict.KEEP,
+            sent_bytes=size if verdict is Verdict.SENT else 0,
+            late_bytes=size if outcome.timed_out and failed else 0,
+            asked=retry_after_seconds(outcome.status, outcome.retry_after, wall_clock()) if failed else None,
+        )
         # Now: once it is settled, another thread may send its events, and write them over.
-        settled = Settled(seq, count, final, *self._report.told_of(batch, final is Verdict.SENT, keep))
-        now = monotonic()
-        with self._lock:
-            if final is Verdict.SENT:
+        told = self._report.told_of(batch, verdict is Verdict.SENT, result.kept)
+        settled = Settled(batch.seq, count, verdict, *told)
+
+        def settle() -> None:
+            if verdict is Verdict.SENT:
                 batch.sent()
-                self._schedule.got_through(size)
-            elif keep:
+            elif verdict is Verdict.KEEP:
                 self._keep(batch, outcome.status)
             else:
                 batch.dropped(reason)
-            if verdict is Verdict.KEEP:
-                asked = retry_after_seconds(outcome.status, outcome.retry_after, wall_clock())
-                self._schedule.failed(turn, now, asked, keep)
-                if outcome.timed_out:
-                    self._schedule.timed_out(size)
-                # A sender that sleeps may not know yet when the delay ends.
-                self._buffer.signal()
-            elif self._schedule.succeeded(turn):
-                self._buffer.signal(everyone=True)
-            self._schedule.settled(now)
-            self._admission.wake()
-            if not apart:
-                settled.flushes = self._flushes_ended(failed=keep)
-                settled.waited_for = settled.events is not None
-                if settled.waited_for:
-                    self._called_back.append(seq)
-        if final is Verdict.REJECTED:
+
+        self._settle(settle, result, settled, apart)
+        if verdict is Verdict.REJECTED:
             self._report.dropped(reason, f"{outcome.error or f'status {outcome.status}'}, {size} bytes", count)
         return settled
+
+    def _settle(self, settle: Callable[[], None], result: Result, settled: Settled, apart: bool) -> None:
+        """Settle some events in one step, whichever way they were sent, and tell all who have to know of it.
+
+        Args:
+            settle: settles them with the buffer.
+            result: for the schedule.
+            settled: gets those who wait for them, to be told when the callbacks have run.
+            apart: as for `_settle_request`.
+        """
+        with self._lock:
+            settle()
+            if self._schedule.settled(result, monotonic()):
+                self._buffer.signal(everyone=True)
+            elif result.failed or result.kept:
+                # A sender that sleeps may not know yet when the delay ends.
+                self._buffer.signal()
+            self._admission.wake()
+            if not apart:
+                settled.flushes = self._flushes_ended(failed=result.kept)
+                settled.waited_for = settled.events is not None
+                if settled.waited_for:
+                    self._called_back.append(settled.seq)
 
     def _call_back(self, settled: list[Settled]) -> None:
         """Tell the callbacks of some events that were settled, and then those who wait for a flush of them."""
@@ -406,38 +424,24 @@ class Courier:
         for event in events:
             event.pop("stm", None)
         verdicts = self._verdicts.start(events)
-        error: Exception | None = None
+        errors: list[Exception] = []
         try:
-            hook(list(events))
-        except Exception as raised:
-            if of_signal_handler(raised) is not None:
-                batch.give_back()
-                raise
-            error = raised  # whatever it is, the events are kept
-            verdicts = [Verdict.KEEP] * len(events)
+            guarded(lambda: hook(list(events)), errors.append)
         except BaseException:
             batch.give_back()
             raise
         finally:
             self._verdicts.end()
-        now = monotonic()
-        with self._lock:
-            self._settle_parts(batch, verdicts)
-            kept = Verdict.KEEP in verdicts
-            if error is not None:
-                self._schedule.failed(turn, now, None, kept=True)
-            elif not kept and self._schedule.succeeded(turn):
-                self._buffer.signal(everyone=True)
-            elif kept:
-                self._schedule.kept()
-            self._buffer.signal()
-            self._schedule.settled(now)
-            self._admission.wake()
-            flushes = self._flushes_ended(failed=kept)
-        if error is not None:
+        if errors:
+            # Whatever it is, the events are kept.
+            verdicts = [Verdict.KEEP] * len(events)
+        result = Result(turn, failed=bool(errors), kept=Verdict.KEEP in verdicts)
+        # The callbacks have been called by `send_now`, if at all.
+        settled = Settled(batch.seq, len(batch), Verdict.KEEP if result.kept else Verdict.SENT, None)
+        self._settle(lambda: self._settle_parts(batch, verdicts), result, settled, apart=False)
+        for error in errors:
             self._report.log.add("send_events raised", f"{described(error)}; its events are kept")
-        for flush in flushes:
-            flush.end()
+        self._call_back([settled])
 
     def _settle_parts(self, batch: Batch, verdicts: list[Verdict]) -> None:
         """Settle a batch whose events had different outcomes, split where they differ."""

@@ -37,6 +37,27 @@ class Turn:
     probe: bool
 
 
+@dataclass(frozen=True)
+class Result:
+    """What came of some events that were settled together.
+
+    Attributes:
+        turn: the one in which they were sent.
+        failed: sending did not work, which counts for the backoff.
+        kept: some of them are still here.
+        sent_bytes: of a request that went through; 0 otherwise.
+        late_bytes: of a request that was under way and not answered in time; 0 otherwise.
+        asked: seconds of its `Retry-After`.
+    """
+
+    turn: Turn
+    failed: bool
+    kept: bool
+    sent_bytes: int = 0
+    late_bytes: int = 0
+    asked: float | None = None
+
+
 class Exit:
     """A sender has nothing more to do, ever."""
 
@@ -179,28 +200,37 @@ class Schedule:
         """Said by who alone may send, before it does: a probe that seems to be in flight is not."""
         self._probing = False
 
-    def settled(self, now: float) -> None:
-        """Some events were settled."""
+    def settled(self, result: Result, now: float) -> bool:
+        """Some events were settled. True if that opened the gate."""
         self._trim_at = now + TRIM_AFTER
+        opened = False
+        if result.sent_bytes:
+            self._got_through(result.sent_bytes)
+        if result.failed:
+            self._failed(result, now)
+        elif not result.kept:
+            opened = self._succeeded(result.turn)
+        if result.kept:
+            self._kept()
+        return opened
 
-    def failed(self, turn: Turn, now: float, asked: float | None, kept: bool) -> None:
-        """A request got no good answer. `asked`: seconds of its `Retry-After`. `kept`: its events are still here."""
-        self.backoff.failed(turn.generation, now, asked)
+    def _failed(self, result: Result, now: float) -> None:
+        self.backoff.failed(result.turn.generation, now, result.asked)
         if self._closing and self._deadline != FOREVER:
             # Attempts get closer to each other towards the deadline, and none is put off past it.
             self.backoff.hurry(now + max((self._deadline - now) / 2, MIN_CLOSING_DELAY))
         self._set_hold()
-        if kept:
-            self.kept()
+        if result.late_bytes:
+            self._timed_out(result.late_bytes)
 
-    def kept(self) -> None:
+    def _kept(self) -> None:
         """Events were kept: they go when the backoff is over, and a flush has had its attempt."""
         self.times_kept += 1
         self._retry_due = True
         self._force = False
         self._flush_upto = self.insist_upto
 
-    def succeeded(self, turn: Turn) -> bool:
+    def _succeeded(self, turn: Turn) -> bool:
         """A request got an answer that settled its events. True if that opened the gate."""
         if not self.backoff.succeeded(turn.generation):
             return False
@@ -222,7 +252,7 @@ class Schedule:
         """No event wakes a sender while the gate is shut, or while it is not the number of events that decides."""
         self._waking.hold(self._manual or not self.backoff.open)
 
-    def timed_out(self, size: int) -> None:
+    def _timed_out(self, size: int) -> None:
         """A request of `size` bytes was under way and not answered in time: the next ones are half as large.
 
         One that timed out right after the aim had been doubled takes twice as long until that is tried again. Else a
@@ -234,7 +264,7 @@ class Schedule:
         self._passed = 0
         self.aim = max(min(self.aim, size) // 2, 1)
 
-    def got_through(self, size: int) -> None:
+    def _got_through(self, size: int) -> None:
         """A request of `size` bytes was sent well: the next may be twice as large, up to the full size."""
         full = self._buffer.segment_bytes
         if size * 2 < self.aim:
