@@ -145,7 +145,7 @@ def in_subinterpreter():
 
 
 def end_with_main():
-    """In a subinterpreter: have `fastemit._process.lifecycle.end` run when the main interpreter ends, if this one is left."""
+    """In a subinterpreter that is left: have `fastemit._process.lifecycle.end` run when the main interpreter ends."""
     register_with_main()
 
 
