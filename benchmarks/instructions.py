@@ -53,6 +53,16 @@ class Taken:
 buffer = EventBuffer(10_000, 1 << 26, 1_000_000, A_BATCH)
 delivery = Delivery(buffer, Taken(), Reporter(None, None), background=False)
 """
+_DROP_OLDEST = """
+buffer = EventBuffer({capacity}, 1 << 30, 1 << 25, 1 << 30)
+event = EventBuffer.encode({{"e": "pv"}})
+for _ in repeat(None, {capacity}):
+    buffer.append_encoded(event)
+for _ in repeat(None, COUNT):
+    buffer.drop_oldest(event)
+    buffer.append_encoded(event)
+assert buffer.queued_events == {capacity}
+"""
 #: What each workload does with COUNT events. The cost of a send cycle is that of `cycle` less that of `input`.
 WORKLOADS: Final = {
     "dumps": """
@@ -84,6 +94,9 @@ for _ in repeat(None, COUNT // A_BATCH):
             delivery.answer(answer)
 assert delivery.stats().sent_events == COUNT
 """,
+    # A full buffer in one segment, whose index has room for a power of two: at that number each event once moved it.
+    "drop the oldest of 65,535": _DROP_OLDEST.format(capacity=65_535),
+    "drop the oldest of 65,536": _DROP_OLDEST.format(capacity=65_536),
 }
 
 
@@ -128,6 +141,7 @@ def ratios(costs: dict[str, float]) -> dict[str, float]:
         "input, one int": costs["input, one int"] / limit,
         "input, all strings": costs["input, all strings"] / limit,
         "a send cycle, 500 events": (costs["input and send"] - costs["input, all strings"]) / limit,
+        **{name: cost / limit for name, cost in costs.items() if name.startswith("drop the oldest")},
     }
 
 
@@ -152,7 +166,7 @@ def main() -> int:
     grown = False
     for name, value in measured.items():
         line = f"{name}: {value:.3f} times orjson.dumps"
-        if before is not None:
+        if before is not None and name in before:
             line += f", kept {before[name]:.3f}"
             if value > before[name] * (1 + ALLOWED):
                 grown, line = True, line + f"  MORE THAN {ALLOWED:.0%} UP"

@@ -184,17 +184,16 @@ cdef inline void seg_release(Ring* ring, Segment* seg) noexcept nogil:
     ring.spare_count += 1
 
 
-cdef inline bint seg_reserve_end(Segment* seg, size_t more) noexcept nogil:
-    """Make room for `more` entries in `ends`. False when out of memory: nothing was changed."""
-    cdef size_t needed = seg.first + seg.count + more
+cdef inline void seg_compact_ends(Segment* seg) noexcept nogil:
+    """Move `ends` over the entries whose events have left."""
+    memmove(seg.ends, seg.ends + seg.first, seg.count * sizeof(uint32_t))
+    seg.first = 0
+
+
+cdef inline bint seg_grow_ends(Segment* seg, size_t needed) noexcept nogil:
+    """Double `ends` until it has `needed` entries. False when out of memory: nothing was changed."""
     cdef size_t capacity = seg.ends_capacity
     cdef uint32_t* ends
-    if needed <= capacity:
-        return True
-    if seg.first > 0 and seg.count + more <= capacity:
-        memmove(seg.ends, seg.ends + seg.first, seg.count * sizeof(uint32_t))
-        seg.first = 0
-        return True
     while capacity < needed:
         capacity *= 2
     ends = <uint32_t*> PyMem_RawRealloc(seg.ends, capacity * sizeof(uint32_t))
@@ -202,6 +201,24 @@ cdef inline bint seg_reserve_end(Segment* seg, size_t more) noexcept nogil:
         return False
     seg.ends = ends
     seg.ends_capacity = capacity
+    return True
+
+
+cdef inline bint seg_reserve_end(Segment* seg, size_t more) noexcept nogil:
+    """Make room for `more` entries in `ends`. False when out of memory: no entry was changed."""
+    cdef size_t needed = seg.first + seg.count + more
+    if needed <= seg.ends_capacity:
+        return True
+    # Moved only where at least half is dead: then as many events have left as are moved, so a move costs each of them
+    # one step. With fewer dead ones a full buffer that drops its oldest event for each new one would move all of them
+    # each time: 112 us an event at 1,048,576 of them.
+    if seg.first < seg.count or seg.count + more > seg.ends_capacity:
+        if seg_grow_ends(seg, needed):
+            return True
+        # Without memory a slow event is better than none.
+        if seg.count + more > seg.ends_capacity:
+            return False
+    seg_compact_ends(seg)
     return True
 
 

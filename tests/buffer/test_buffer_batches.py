@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fastemit._buffer import MIN_REQUEST_BYTES, Batch
+from fastemit._buffer import MIN_REQUEST_BYTES, Batch, EventBuffer
 from tests.support.buffer import (
     OVERHEAD,
     drain,
@@ -364,3 +364,16 @@ def test_a_batch_keeps_its_buffer() -> None:
     del buffer
     assert numbers(batch.decode()) == [0, 1]
     batch.give_back()
+
+
+@pytest.mark.parametrize("capacity", [127, 128, 129])
+def test_a_full_buffer_that_drops_its_oldest_for_each_new_event_keeps_the_newest(capacity: int) -> None:
+    """In one segment, whose index is moved to its front now and then; `make instructions` counts what that costs."""
+    buffer = make_buffer(capacity=capacity, max_request_bytes=100_000, batch_size=1)
+    put(buffer, *numbered(capacity))
+    for payload in numbered(1000, first=capacity):
+        assert buffer.drop_oldest(EventBuffer.encode(payload)) == 1
+        put(buffer, payload)
+        assert buffer.check() == 0
+    assert buffer.segments == 1
+    assert numbers(drain(buffer)) == list(range(1000, 1000 + capacity))
