@@ -6,15 +6,22 @@ Thread safety: every method may be called from any thread at any time. The one l
 on the `EventBuffer` ("the ring lock"): free-threaded builds take a real lock there; elsewhere it is the GIL, which
 costs nothing and which no other thread and no signal handler can take away between two lines of C. It covers copies
 and counters only: `str()`, orjson and every allocation of a Python object, which may run the garbage collector and
-with it any code at all, come before it or after it.
+with it any code at all, come before it or after it. Nothing is raised under it either, and no last reference dropped.
+`tests/project/test_ring_lock.py` reads the C for that.
+
+No list is made by a comprehension: where it finds no memory to grow, the C of Cython 3.3 drops the item twice.
+
+A method that calls out (to `str()`, to an inbox) holds its own reference to what it goes on with: the code that it
+calls may call `__init__` or `after_fork`, which replace attributes.
 """
 
 cimport cython
 from cpython.buffer cimport PyBUF_FORMAT, PyBUF_ND, PyBUF_STRIDES, PyBUF_WRITABLE
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.dict cimport PyDict_Copy, PyDict_Next, PyDict_SetItem
+from cpython.list cimport PyList_GET_SIZE
 from cpython.object cimport PyObject
-from cpython.ref cimport Py_INCREF
+from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport UINT32_MAX, int64_t, uint8_t
 from libc.string cimport memcpy, memset
 
@@ -75,6 +82,13 @@ cdef extern from "Python.h":
     PyObject* Py_False
     bint PyDict_CheckExact(object o) noexcept
     PyObject* PyDict_GetItemWithError(object d, object key) except? NULL
+    # For under the ring lock: what fails there is looked at afterwards, and nothing is raised. The keys are ints.
+    int dict_put "PyDict_SetItem" (dict d, object key, object value) noexcept
+    int dict_drop "PyDict_DelItem" (dict d, object key) noexcept
+    PyObject* dict_get "PyDict_GetItemWithError" (dict d, object key) noexcept
+    PyObject* list_item "PyList_GET_ITEM" (list items, Py_ssize_t at) noexcept
+    void list_set "PyList_SET_ITEM" (list items, Py_ssize_t at, PyObject* item) noexcept
+    void PyErr_Clear() noexcept
 
 
 cdef extern from * nogil:
@@ -361,8 +375,12 @@ cdef class EventBuffer:
     cdef Ring ring
     cdef char* scratch             # SCRATCH_BYTES, where `flat_event` writes; the ring lock is held meanwhile
     cdef object __weakref__
-    # Inboxes of the senders that sleep. `append` takes one out and puts a note into it: once for each sleep.
+    # Inboxes of the senders that sleep, in the order in which they lay down, and None in the slots behind them.
+    # `append` takes one out and puts a note into it: once for each sleep. There is a slot for each inbox that sleeps or
+    # has been taken out and is being told, so that one that cannot be told is put back without an allocation.
     cdef list sleepers
+    cdef Py_ssize_t sleeping       # inboxes in `sleepers`
+    cdef Py_ssize_t telling        # inboxes that were taken out, and whose `put` has not returned
     cdef dict originals            # by number, what each event was made from; None unless `keep`
     cdef readonly bint query
     cdef readonly object left_in   # where events stay that a close leaves behind: nowhere, with this buffer
@@ -452,32 +470,49 @@ cdef class EventBuffer:
         encoded = self._flat(original)
         return KeptEvent(dump(original) if encoded is None else encoded, original)
 
-    cdef bytes _flat(self, event):
-        """`event` as JSON by the native writer; None if it is too much for that."""
+    cdef bytes _flat(self, event, bint line=False):
+        """`event`, or with `line` a line of JSON, as an event by the native writer; None if it is too much for that."""
         cdef size_t length
         cdef bytes encoded = None
-        with cython.critical_section(self):
-            length = flat_event(<PyObject*> event, self.scratch, SCRATCH_BYTES)
-            if length:
-                # Under the lock, since the next event is written there; bytes are no reason to collect garbage.
-                encoded = PyBytes_FromStringAndSize(self.scratch, length)
-        return encoded
+        while True:
+            with cython.critical_section(self):
+                length = self._write(event, line)
+                if encoded is not None and <size_t> PyBytes_GET_SIZE(encoded) == length:
+                    memcpy(PyBytes_AS_STRING(encoded), self.scratch, length)
+                    return encoded
+            if length == 0:
+                return None
+            # Outside the lock. Another thread may change the event meanwhile, so it is written anew.
+            encoded = PyBytes_FromStringAndSize(NULL, length)
+
+    cdef inline size_t _write(self, event, bint line) noexcept:
+        """Write `event` into `scratch`, where the next one is written too; the ring lock is held."""
+        if line:
+            return line_event(
+                <const uint8_t*> PyBytes_AS_STRING(event), PyBytes_GET_SIZE(event), self.scratch, SCRATCH_BYTES
+            )
+        return flat_event(<PyObject*> event, self.scratch, SCRATCH_BYTES)
 
     def stage(self, event not None):
-        """Queue an event that a store handed out; with `keep`, `originals_of` gives that very object.
+        """Queue an event that a store handed out; with `keep`, `Batch.originals` gives that very object.
 
         Raises as `encode`; then nothing has changed.
         """
         cdef KeptEvent kept
         cdef size_t length = 0
+        cdef int64_t seq
+        cdef bint placed = self.originals is None or self.query
         cdef PutResult result = PUT_NO_MEMORY
-        if self.originals is not None and not self.query:
+        cdef object number
+        while not placed:
+            seq = self.ring.next_seq
+            number = seq
             with cython.critical_section(self):
-                length = flat_event(<PyObject*> event, self.scratch, SCRATCH_BYTES)
-                if length:
-                    result = self._store(self.scratch, length, True)
-                    if result == PUT_OK:
-                        self.originals[self.ring.next_seq - 1] = event
+                placed = self.ring.next_seq == seq
+                if placed:
+                    length = self._write(event, False)
+                    if length:
+                        result = self._store_kept(self.scratch, length, True, number, event)
         if result != PUT_OK:
             kept = self.prepare(event)
             if self._put(KeptEvent(kept.encoded, event), True) not in (STORED, CALL):
@@ -493,7 +528,10 @@ cdef class EventBuffer:
         return self._take_in(payload)
 
     def append_encoded(self, event not None, bint urgent=False):
-        """Queue what `encode` or `prepare` returned; answers as `append` does. `urgent` goes ahead of the starving."""
+        """Queue what `encode`, or with `keep` `prepare`, returned; answers and raises as `append` does.
+
+        `urgent` goes ahead of the starving. Bytes are a `TypeError` with `keep`: what they were made from is not known.
+        """
         if <size_t> PyBytes_GET_SIZE(encoded_of(event)) < self.ring.format.empty_len:
             raise ValueError(f"event must be an encoded JSON object, not {event!r}")
         return self._put(event, urgent)
@@ -504,60 +542,70 @@ cdef class EventBuffer:
         Then nothing has changed, and the line is to be parsed, and given in as a payload or refused. A number is sent
         as its own text, true and false as they are written, and the name of a null is left out.
         """
-        cdef size_t length = 0
-        cdef bytes event = None
-        cdef object inbox = None
-        cdef PutResult result = PUT_FULL
         if self.originals is not None or self.query:
             return None
-        with cython.critical_section(self):
-            length = line_event(
-                <const uint8_t*> PyBytes_AS_STRING(line), PyBytes_GET_SIZE(line), self.scratch, SCRATCH_BYTES
-            )
-            if length:
-                if not self._closed and self._forks == forks:
-                    result = self._store(self.scratch, length, False)
-                    inbox = self._sleeper()
-                if result != PUT_OK:
-                    # As in `_take_in`.
-                    event = PyBytes_FromStringAndSize(self.scratch, length)
-        return self._answer(result, event, inbox) if length else None
+        return self._take_native(line, True)
 
     cdef object _take_in(self, payload):
-        cdef size_t length = 0
-        cdef bytes event = None
-        cdef object inbox = None
-        cdef PutResult result = PUT_FULL
+        cdef object answer
         if self.originals is not None or self.query:
             return self._put(self.prepare(payload), False)
-        if not self._closed and self._forks == forks:
-            with cython.critical_section(self):
-                length = flat_event(<PyObject*> payload, self.scratch, SCRATCH_BYTES)
-                if length:
-                    result = self._store(self.scratch, length, False)
-                    inbox = self._sleeper()
-                    if result != PUT_OK:
-                        # Under the lock, since the next event is written there; bytes are no reason to collect garbage.
-                        event = PyBytes_FromStringAndSize(self.scratch, length)
-        if length:
-            return self._answer(result, event, inbox)
-        return self._put(encode_payload(payload), False)
+        answer = self._take_native(payload, False)
+        return self._put(encode_payload(payload), False) if answer is None else answer
+
+    cdef inline object _take_native(self, event, bint line):
+        """Queue what the native writer can write; None for anything else."""
+        cdef size_t length = 0
+        cdef PyObject* woken = NULL
+        cdef PutResult result = PUT_FULL
+        if self._closed or self._forks != forks:
+            return self._flat(event, line)
+        with cython.critical_section(self):
+            length = self._write(event, line)
+            if length:
+                result = self._store(self.scratch, length, False)
+                woken = self._sleeper()
+        if woken != NULL:
+            self._wake(woken)
+        if result == PUT_OK:
+            return self._stored()
+        return self._refused(result, self._flat(event, line)) if length else None
 
     cdef object _put(self, event, bint urgent):
-        cdef PutResult result
-        cdef object inbox
         cdef bytes encoded = encoded_of(event)
+        cdef object original = None, number = None
+        cdef bint keep = self.originals is not None
+        cdef bint placed = False
+        cdef int64_t seq = 0
+        cdef PyObject* woken = NULL
+        cdef PutResult result = PUT_FULL
+        if keep:
+            if type(event) is not KeptEvent:
+                raise TypeError("event must be the KeptEvent that prepare() returned, since this buffer keeps what its "
+                                f"events were made from, not {type(event).__name__}")
+            original = (<KeptEvent> event).original
         if self._closed or self._forks != forks:
             return event
-        with cython.critical_section(self):
-            result = self._store(PyBytes_AS_STRING(encoded), PyBytes_GET_SIZE(encoded), urgent)
-            if self.originals is not None and result == PUT_OK:
-                # Neither the number nor the entry is a container, so no garbage collection starts here.
-                self.originals[self.ring.next_seq - 1] = (<KeptEvent?> event).original
-            inbox = self._sleeper()
-        return self._answer(result, event, inbox)
+        while not placed:
+            if keep:
+                seq = self.ring.next_seq
+                number = seq
+            with cython.critical_section(self):
+                placed = not keep or self.ring.next_seq == seq
+                if placed:
+                    if keep:
+                        result = self._store_kept(
+                            PyBytes_AS_STRING(encoded), PyBytes_GET_SIZE(encoded), urgent, number, original
+                        )
+                    else:
+                        result = self._store(PyBytes_AS_STRING(encoded), PyBytes_GET_SIZE(encoded), urgent)
+                    woken = self._sleeper()
+        if woken != NULL:
+            self._wake(woken)
+        return self._stored() if result == PUT_OK else self._refused(result, event)
 
     cdef inline PutResult _store(self, const char* event, size_t length, bint urgent) noexcept:
+        """Queue an encoded event; the ring lock is held."""
         cdef PutResult result
         if self.starving and not urgent:
             result = PUT_FULL
@@ -568,19 +616,28 @@ cdef class EventBuffer:
         verify(ring_wrong(&self.ring))
         return result
 
-    cdef inline object _sleeper(self):
-        """The inbox of a sender that is to be woken, or None."""
-        if not self.hold and self._wanted() and self.sleepers:
-            return self.sleepers.pop()
-        return None
+    cdef inline PutResult _store_kept(
+        self, const char* event, size_t length, bint urgent, number, original
+    ) noexcept:
+        """Queue an encoded event and keep its original; `number` is the ring's `next_seq`, as an object."""
+        cdef PutResult result
+        # First, since it takes memory, and is undone without.
+        if dict_put(self.originals, number, original) < 0:
+            PyErr_Clear()
+            return PUT_NO_MEMORY
+        result = self._store(event, length, urgent)
+        if result != PUT_OK:
+            dict_drop(self.originals, number)
+        return result
 
-    cdef inline object _answer(self, PutResult result, event, inbox):
-        if inbox is not None:
-            inbox.put(None)
-        if result == PUT_OK:
-            if self.notify == C_NOTIFY_NEVER:
-                return STORED
-            return CALL if self.notify == C_NOTIFY_ALWAYS or self._due() else STORED
+    cdef inline object _stored(self):
+        """What `append` answers for an event that is queued."""
+        if self.notify == C_NOTIFY_NEVER:
+            return STORED
+        return CALL if self.notify == C_NOTIFY_ALWAYS or self._due() else STORED
+
+    cdef object _refused(self, PutResult result, event):
+        """What `append` answers for an event that is not queued."""
         if result == PUT_NO_MEMORY:
             raise MemoryError(f"no memory for an event of {PyBytes_GET_SIZE(encoded_of(event))} bytes")
         return event
@@ -588,24 +645,40 @@ cdef class EventBuffer:
     def drop_oldest(self, event not None):
         """Drop queued events, oldest first, until `event` has room; the number dropped, counted as overflow."""
         cdef size_t size = self._size_of(event)
-        cdef Ring* ring = &self.ring
-        cdef list numbers = []
+        cdef int64_t seq
+        cdef bint again, gone
         cdef Py_ssize_t dropped = 0
-        with cython.critical_section(self):
-            if ring.flying_events >= ring.max_events or ring.flying_bytes + size > ring.max_bytes:
-                # What is in flight takes the room, so dropping all that is queued would not do.
-                return 0
-            while (ring.queued_events + ring.flying_events >= ring.max_events
-                   or ring.queued_bytes + ring.flying_bytes + size > ring.max_bytes):
-                if self.originals is not None and ring.head != NULL:
-                    numbers.append(ring.head.seq)
-                if not ring_drop_oldest(ring):
-                    break
+        cdef dict originals
+        cdef object number
+        if self.originals is None:
+            with cython.critical_section(self):
+                while self._dropping_helps(size) and ring_drop_oldest(&self.ring):
+                    dropped += 1
+                verify(ring_wrong(&self.ring))
+            return dropped
+        while True:
+            # One by one, since the number of each is made an object outside the lock.
+            seq = self.ring.head.seq if self.ring.head != NULL else -1
+            number = seq
+            originals = self.originals
+            with cython.critical_section(self):
+                again = self.ring.head != NULL and self.ring.head.seq != seq
+                gone = not again and self._dropping_helps(size) and ring_drop_oldest(&self.ring)
+                verify(ring_wrong(&self.ring))
+            if gone:
                 dropped += 1
-            verify(ring_wrong(ring))
-        for number in numbers:
-            self.originals.pop(number, None)
-        return dropped
+                if dict_drop(originals, number) < 0:
+                    PyErr_Clear()
+            elif not again:
+                return dropped
+
+    cdef inline bint _dropping_helps(self, size_t size) noexcept:
+        """Whether an event of `size` bytes has no room, and would have it if enough of what is queued were gone."""
+        cdef Ring* ring = &self.ring
+        if ring.flying_events >= ring.max_events or ring.flying_bytes + size > ring.max_bytes:
+            return False
+        return (ring.queued_events + ring.flying_events >= ring.max_events
+                or ring.queued_bytes + ring.flying_bytes + size > ring.max_bytes)
 
     cdef size_t _size_of(self, event) except? 0:
         return event_size(&self.ring.format, PyBytes_GET_SIZE(encoded_of(event)))
@@ -613,21 +686,6 @@ cdef class EventBuffer:
     def size_of(self, event not None):
         """Bytes that an event, as `prepare` returned it, takes in a request body."""
         return self._size_of(event)
-
-    cdef int _forget(self, int64_t seq, int64_t events) except -1:
-        """Let go of what settled events were made from."""
-        cdef int64_t number
-        if self.originals is not None:
-            for number in range(seq, seq + events):
-                self.originals.pop(number, None)
-        return 0
-
-    cdef int _renumber(self, int64_t old, int64_t new, int64_t events) except -1:
-        cdef int64_t number
-        if self.originals is not None:
-            for number in range(events):
-                self.originals[new + number] = self.originals.pop(old + number)
-        return 0
 
     def count_dropped(self, str reason not None):
         """Count one event that was not queued. `reason` is "overflow", "oversize" or "closed"."""
@@ -646,10 +704,6 @@ cdef class EventBuffer:
         return (self.ring.queued_events + self.ring.flying_events < self.ring.max_events
                 and self.ring.queued_bytes + self.ring.flying_bytes + size <= self.ring.max_bytes)
 
-    def originals_of(self, int64_t seq, int64_t events):
-        """What the events from number `seq` on were made from, with `keep`."""
-        return [self.originals[number] for number in range(seq, seq + events)]
-
     # -- out ---------------------------------------------------------------------------------------------------------
 
     def take(self, max_bytes=None, Py_ssize_t min_events=1):
@@ -662,6 +716,7 @@ cdef class EventBuffer:
         cdef size_t aim = self.ring.segment_bytes if max_bytes is None else max(<Py_ssize_t> max_bytes, 1)
         cdef size_t at_least = max(min_events, 1)
         cdef Batch batch = Batch.__new__(Batch, self)
+        batch.kept = self.originals
         with cython.critical_section(self):
             batch.seg = ring_take(&self.ring, aim, at_least)
             self._pressed = False
@@ -671,29 +726,43 @@ cdef class EventBuffer:
     def snapshot(self):
         """The queued events as a list of dicts, oldest first; those in flight are not among them."""
         cdef Segment* seg
-        cdef size_t room = 0, at = 1, i
-        cdef list numbers = []
+        cdef size_t room = 0, needed = 0, at = 0, i
         cdef bytes copy = None
-        cdef char* out
+        cdef char* out = NULL
+        cdef int64_t* numbers
+        cdef list events = []
+        # Room is allocated outside the lock, so it may be too little by the next look.
         if self.originals is not None:
-            with cython.critical_section(self):
-                seg = self.ring.head
-                while seg != NULL:
-                    for i in range(seg.count):
-                        numbers.append(seg.seq + <int64_t> i)
-                    seg = seg.next
-            # One that is settled meanwhile is no longer queued.
-            kept = [self.originals.get(number) for number in numbers]
-            return [dict(original) for original in kept if original is not None]
+            while True:
+                with cython.critical_section(self):
+                    needed = self.ring.queued_events
+                    if 0 < needed <= room:
+                        numbers = <int64_t*> out
+                        seg = self.ring.head
+                        while seg != NULL:
+                            for i in range(seg.count):
+                                numbers[at] = seg.seq + <int64_t> i
+                                at += 1
+                            seg = seg.next
+                if needed <= room:
+                    break
+                room = needed
+                copy = PyBytes_FromStringAndSize(NULL, room * sizeof(int64_t))
+                out = PyBytes_AS_STRING(copy)
+            numbers = <int64_t*> out
+            for i in range(at):
+                original = self.originals.get(numbers[i])
+                # One that is settled meanwhile is no longer queued.
+                if original is not None:
+                    events.append(original)
+            for i in range(len(events)):
+                events[i] = dict(events[i])
+            return events
         while True:
             with cython.critical_section(self):
-                if self.ring.queued_events == 0:
-                    room = 0
-                elif copy is None or room < self.ring.queued_bytes:
-                    room = self.ring.queued_bytes
-                    copy = None
-                else:
-                    out = PyBytes_AS_STRING(copy)
+                needed = self.ring.queued_bytes
+                if 0 < needed <= room:
+                    at = 1
                     seg = self.ring.head
                     while seg != NULL:
                         memcpy(out + at, seg.data + seg.start, seg_bytes(seg))
@@ -701,12 +770,13 @@ cdef class EventBuffer:
                         seg = seg.next
                     out[0] = b"["
                     out[at - 1] = b"]"
-            if room == 0:
+            if needed == 0:
                 return []
-            if at > 1:
+            if needed <= room:
                 return load_events(copy[:at])
-            # Room is allocated outside the lock, so it may be too little by the next look.
+            room = needed
             copy = PyBytes_FromStringAndSize(NULL, room + 1)
+            out = PyBytes_AS_STRING(copy)
 
     # -- waking ------------------------------------------------------------------------------------------------------
 
@@ -742,32 +812,121 @@ cdef class EventBuffer:
             inbox: gets one `put(None)` from the first event that makes the buffer due, or from `signal`.
             seen: the value of `signals` from before the sender looked at what there is to do.
         """
-        cdef bint armed = False
-        with cython.critical_section(self):
-            if self.signals == seen and (self.hold or not self._wanted()):
-                self.sleepers.append(inbox)
-                armed = True
-        return armed
+        cdef bint room, armed = False
+        while True:
+            with cython.critical_section(self):
+                room = self.sleeping + self.telling < PyList_GET_SIZE(self.sleepers)
+                if room and self.signals == seen and (self.hold or not self._wanted()):
+                    self._lay_down(inbox)
+                    armed = True
+            if room:
+                return armed
+            self.sleepers.append(None)
 
     def disarm(self, inbox):
         """After a wait that timed out. False when somebody has taken the mark: a note is on its way to `inbox`."""
-        try:
-            self.sleepers.remove(inbox)
-        except ValueError:
-            return False
-        return True
+        cdef Py_ssize_t at
+        with cython.critical_section(self):
+            at = self._place_of(inbox)
+            if at >= 0:
+                # No last reference: the caller has one.
+                Py_DECREF(<object> self._take_out(at))
+        return at >= 0
 
     def signal(self, bint everyone=False):
-        """Have one sleeping sender, or each of them, look at what there is to do."""
-        cdef list woken
+        """Have one sleeping sender, or each of them, look at what there is to do.
+
+        What an inbox raises is raised once all have been told; it sleeps on.
+        """
+        cdef Py_ssize_t left
+        cdef PyObject* woken
+        cdef object first = None
         with cython.critical_section(self):
             self.signals += 1
-            if everyone:
-                woken, self.sleepers = self.sleepers, []
-            else:
-                woken = [self.sleepers.pop()] if self.sleepers else []
-        for inbox in woken:
+            left = self.sleeping if everyone else min(self.sleeping, 1)
+        while left > 0:
+            left -= 1
+            woken = NULL
+            with cython.critical_section(self):
+                if self.sleeping:
+                    # Everyone: the first to lie down first, since one that lies down again meanwhile does so behind.
+                    woken = self._take_out_to_tell(0 if everyone else self.sleeping - 1)
+            if woken == NULL:
+                return
+            try:
+                self._tell(woken)
+            except BaseException as error:
+                first = error if first is None else first
+        if first is not None:
+            raise first
+
+    cdef inline Py_ssize_t _place_of(self, inbox) noexcept:
+        """Where an inbox is in `sleepers`; -1 when it does not sleep. The ring lock is held."""
+        cdef Py_ssize_t at
+        for at in range(self.sleeping):
+            if list_item(self.sleepers, at) == <PyObject*> inbox:
+                return at
+        return -1
+
+    cdef inline void _lay_down(self, inbox) noexcept:
+        """Put an inbox behind those that sleep, if it is not among them; there is a slot, and the ring lock is held."""
+        if self._place_of(inbox) < 0:
+            Py_DECREF(<object> list_item(self.sleepers, self.sleeping))  # None, of which there is never a last one
+            Py_INCREF(inbox)
+            list_set(self.sleepers, self.sleeping, <PyObject*> inbox)
+            self.sleeping += 1
+
+    cdef PyObject* _take_out(self, Py_ssize_t at) noexcept:
+        """Take an inbox out of `sleepers`, with the reference to it; the ring lock is held."""
+        cdef PyObject* inbox = list_item(self.sleepers, at)
+        self.sleeping -= 1
+        for at in range(at, self.sleeping):
+            list_set(self.sleepers, at, list_item(self.sleepers, at + 1))
+        Py_INCREF(None)
+        list_set(self.sleepers, self.sleeping, Py_None)
+        return inbox
+
+    cdef PyObject* _take_out_to_tell(self, Py_ssize_t at) noexcept:
+        """`_take_out`; `_tell` or `_wake` is to follow, once the ring lock is released."""
+        self.telling += 1
+        return self._take_out(at)
+
+    cdef inline PyObject* _sleeper(self) noexcept:
+        """Take out the inbox of a sender that is to be woken, as `_take_out_to_tell` does; NULL if there is none."""
+        if self.sleeping and not self.hold and self._wanted():
+            return self._take_out_to_tell(self.sleeping - 1)
+        return NULL
+
+    cdef int _tell(self, PyObject* taken_out) except -1:
+        """Put a note into an inbox. What that raises passes through, and the inbox sleeps on, for the next one."""
+        cdef object inbox = <object> taken_out
+        Py_DECREF(inbox)
+        try:
             inbox.put(None)
+        except BaseException:
+            self._told(inbox, False)
+            raise
+        self._told(inbox, True)
+        return 0
+
+    cdef void _told(self, inbox, bint told) noexcept:
+        with cython.critical_section(self):
+            if self.telling:
+                # Else this is a child that was forked meanwhile.
+                self.telling -= 1
+                if not told:
+                    self._lay_down(inbox)
+
+    cdef int _wake(self, PyObject* taken_out) except -1:
+        """Tell the sender that an event has made the buffer due.
+
+        The event is queued by now, so a note for which there is no memory is no reason to say that it is not.
+        """
+        try:
+            self._tell(taken_out)
+        except MemoryError:
+            pass
+        return 0
 
     # -- state -------------------------------------------------------------------------------------------------------
 
@@ -786,17 +945,24 @@ cdef class EventBuffer:
 
     def after_fork(self):
         """In a forked child: start empty. What the parent had queued and in flight is the parent's to send."""
-        self._forks = forks
-        self.sleepers = []
-        self.signals = 0
-        if self.originals is not None:
-            self.originals = {}
-        self._pressed = False
-        self.hold = False
-        self.linger = False
-        self.starving = 0
-        self.notify = C_NOTIFY_ALWAYS
-        ring_start_over(&self.ring)
+        cdef list sleepers = []
+        cdef dict originals = None if self.originals is None else {}
+        # To be dropped last: what they refer to may run code when it goes, which finds a buffer that has started over.
+        cdef tuple dropped_last = (self.sleepers, self.originals)
+        with cython.critical_section(self):
+            self._forks = forks
+            self.sleepers = sleepers
+            self.originals = originals
+            self.sleeping = 0
+            self.telling = 0
+            self.signals = 0
+            self._pressed = False
+            self.hold = False
+            self.linger = False
+            self.starving = 0
+            self.notify = C_NOTIFY_ALWAYS
+            ring_start_over(&self.ring)
+        del dropped_last
 
     def trim(self, Py_ssize_t keep=1):
         """Give the memory of spare segments back to the system, but for `keep` of them."""
@@ -917,9 +1083,13 @@ cdef class Intake:
 
     def _open_intake(self, buffer not None, answer not None):
         """Say where events go, and what to call with an answer of `EventBuffer.append` that is not 0."""
+        # To be dropped last: what goes with them may run code, which finds the new ones in place.
+        cdef tuple dropped_last = (self._into, self._append, self._answer)
+        cdef object append = None if type(buffer) is EventBuffer else buffer.append
         self._into = buffer if type(buffer) is EventBuffer else None
-        self._append = None if type(buffer) is EventBuffer else buffer.append
+        self._append = append
         self._answer = answer
+        del dropped_last
 
     def input(self, payload):
         """Take an event: it is encoded and queued, and a sender woken if there is enough to send.
@@ -933,25 +1103,43 @@ cdef class Intake:
         Raises:
             TypeError: `payload` is no mapping, or has a key that JSON has no form for. What the `str()` of a value
                 raises passes through. Nothing is queued then, and the emitter goes on working.
+            RuntimeError: `__init__` has not been called, or was called again during this call.
         """
         cdef object answer
-        if self._into is not None:
-            answer = self._into._take_in(payload)
-        elif self._append is not None:
-            answer = self._append(payload)
-        else:
+        cdef EventBuffer into = self._into
+        cdef object append, respond
+        if into is not None:
+            respond = self._answer
+            answer = into._take_in(payload)
+            if answer is not STORED:
+                respond(answer)
+            return
+        append, respond = self._append, self._answer
+        if append is None:
             raise RuntimeError(f"{type(self).__name__}.__init__ has not been called")
+        answer = append(payload)
         if answer is not STORED:
-            self._answer(answer)
+            respond(answer)
 
     def _input_line(self, bytes line not None):
         """Take an event that is a line of JSON. False for a line that is to be parsed, and given to `input` then."""
-        cdef object answer = None if self._into is None else self._into.append_line(line)
+        cdef EventBuffer into = self._into
+        cdef object respond = self._answer
+        cdef object answer = None if into is None else into.append_line(line)
         if answer is None:
             return False
         if answer is not STORED:
-            self._answer(answer)
+            respond(answer)
         return True
+
+
+# What becomes of a batch.
+cdef enum Fate:
+    SENT
+    DROPPED
+    KEPT
+    RETRIED
+    YIELDED
 
 
 # no_gc_clear: __dealloc__ gives the events back to `buffer`, which must still be there.
@@ -967,6 +1155,7 @@ cdef class Batch:
     """
 
     cdef EventBuffer buffer
+    cdef dict kept             # the buffer's `originals`, as they were when it was taken: a forked child has others
     cdef Segment* seg          # NULL once settled
 
     def __cinit__(self, EventBuffer buffer not None):
@@ -979,30 +1168,89 @@ cdef class Batch:
     def __dealloc__(self):
         if self.seg != NULL:
             with cython.critical_section(self.buffer):
-                self._finish(True, False)
+                self._finish(KEPT, 0)
 
     cdef Segment* _open(self) except NULL:
         if self.seg == NULL:
             raise ValueError("the batch is settled already")
         return self.seg
 
-    cdef bint _finish(self, bint keep, bint to_the_end) noexcept:
-        """Give up the segment: back into the queue, or released. False when it is from before a fork."""
+    cdef int _settle(self, Fate fate, int reason=0) except -1:
+        """Settle the batch, with what its events were made from; when it raises, nothing has changed."""
+        cdef Ring* ring = &self.buffer.ring
+        cdef Segment* seg
+        cdef int64_t seq, next_seq, events = 0
+        cdef list numbers = None, fresh = None
+        cdef object number
+        cdef bint same = False, done = True
+        while not same:
+            seg = self._open()
+            seq, events, next_seq = seg.seq, <int64_t> seg.count, ring.next_seq
+            if self.kept is not None and fate != KEPT and fate != RETRIED:
+                numbers = list(range(seq, seq + events))
+                if fate == YIELDED:
+                    fresh = list(range(next_seq, next_seq + events))
+            with cython.critical_section(self.buffer):
+                # To make the lists may have run any code.
+                same = (self.seg == seg and seg.seq == seq and <int64_t> seg.count == events
+                        and ring.next_seq == next_seq)
+                if same:
+                    done = fresh is None or self._enter_anew(numbers, fresh)
+                    if done:
+                        self._finish(fate, reason)
+        if not done:
+            raise MemoryError(f"no memory to give {events} events new numbers")
+        if numbers is not None:
+            for number in numbers:
+                # What the event was made from may run code when it goes, so this is done last.
+                if dict_drop(self.kept, number) < 0:
+                    PyErr_Clear()
+        return 0
+
+    cdef void _finish(self, Fate fate, int reason) noexcept:
+        """Give up the segment, and count; the ring lock is held.
+
+        Here alone is decided whether it is this process's: one from before a fork is the parent's, whatever its fate.
+        """
         cdef Segment* seg = self.seg
         cdef Ring* ring = &self.buffer.ring
         cdef bint ours = seg.state == IN_FLIGHT
+        cdef int64_t events = <int64_t> seg.count
+        cdef int64_t size = <int64_t> seg_bytes(seg)
         self.seg = NULL
         if not ours:
             if seg.exports == 0:
                 seg_free(ring, seg)
             else:
                 seg.state = LIMBO
-        elif keep:
-            ring_give_back(ring, seg, to_the_end)
-        else:
+        elif fate == SENT:
             ring_settle(ring, seg)
+            ring.sent_events += events
+            ring.sent_bytes += size
+        elif fate == DROPPED:
+            ring_settle(ring, seg)
+            ring.dropped[reason] += events
+        else:
+            ring_give_back(ring, seg, fate == YIELDED)
+            if fate != KEPT:
+                ring.retried_events += events
         verify(ring_wrong(ring))
-        return ours
+
+    cdef bint _enter_anew(self, list numbers, list fresh) noexcept:
+        """Keep what the events were made from under fresh numbers as well. False without memory: nothing has changed.
+
+        The ring lock is held. Of a batch from before a fork it is the parent's copy that changes, which does no harm.
+        """
+        cdef Py_ssize_t i, undone
+        cdef PyObject* original
+        for i in range(PyList_GET_SIZE(numbers)):
+            original = dict_get(self.kept, <object> list_item(numbers, i))
+            if original != NULL and dict_put(self.kept, <object> list_item(fresh, i), <object> original) < 0:
+                PyErr_Clear()
+                for undone in range(i):
+                    dict_drop(self.kept, <object> list_item(fresh, undone))
+                return False
+        return True
 
     # -- what is in it -----------------------------------------------------------------------------------------------
 
@@ -1018,6 +1266,11 @@ cdef class Batch:
     def seq(self):
         """Number of the first event; see `EventBuffer.next_seq`."""
         return self._open().seq
+
+    @property
+    def ours(self):
+        """Whether it is this process's to settle; False for one that was taken before a fork, which is the parent's."""
+        return self._open().state == IN_FLIGHT
 
     @property
     def oversize(self):
@@ -1081,10 +1334,15 @@ cdef class Batch:
         """The events as a list of dicts, `stm` included: with string values, or as they were given in with `keep`."""
         cdef Segment* seg = self._open()
         cdef const char* digits
-        if self.buffer.originals is not None:
+        cdef list events
+        cdef Py_ssize_t at
+        if self.kept is not None:
             digits = seg.data + seg.ends[seg.first] - self.buffer.ring.format.stm_from_end
             stm = digits[:13].decode("ascii")
-            return [dict(self.buffer.originals[seg.seq + <int64_t> i], stm=stm) for i in range(seg.count)]
+            events = self.originals()
+            for at in range(len(events)):
+                events[at] = dict(events[at], stm=stm)
+            return events
         body = memoryview(self)
         try:
             # From the bracket that ends the envelope's start to the one that its end begins with.
@@ -1092,14 +1350,25 @@ cdef class Batch:
         finally:
             body.release()
 
+    def originals(self):
+        """What the events were made from, with `keep`."""
+        cdef Segment* seg = self._open()
+        cdef int64_t number, seq = seg.seq, count = <int64_t> seg.count
+        cdef list events = []
+        for number in range(seq, seq + count):
+            events.append(self.kept[number])
+        return events
+
     # -- what becomes of it ------------------------------------------------------------------------------------------
 
     def split(self):
         """Halve a batch of two or more: returns the first half, keeps the second. `MemoryError` changes nothing."""
-        cdef Segment* seg = self._open()
         cdef Batch half = Batch.__new__(Batch, self.buffer)
+        # After that: to allocate one may run any code.
+        cdef Segment* seg = self._open()
         if seg.count < 2:
             raise ValueError(f"a batch of {seg.count} cannot be split")
+        half.kept = self.kept
         with cython.critical_section(self.buffer):
             half.seg = ring_split(&self.buffer.ring, seg)
             verify(ring_wrong(&self.buffer.ring))
@@ -1113,43 +1382,16 @@ cdef class Batch:
 
     def sent(self):
         """Settle: the collector has them."""
-        cdef Segment* seg = self._open()
-        cdef Ring* ring = &self.buffer.ring
-        cdef int64_t events = <int64_t> seg.count
-        cdef int64_t size = <int64_t> seg_bytes(seg)
-        cdef int64_t seq = seg.seq
-        with cython.critical_section(self.buffer):
-            if self._finish(False, False):
-                ring.sent_events += events
-                ring.sent_bytes += size
-        self.buffer._forget(seq, events)
+        self._settle(SENT)
 
     def dropped(self, str reason not None):
         """Settle: nobody will have them. `reason` is "rejected", "oversize" or "overflow"."""
-        cdef int index = DROPPED_FOR[reason]
-        cdef int64_t events = <int64_t> self._open().count
-        cdef int64_t seq = self.seg.seq
-        with cython.critical_section(self.buffer):
-            if self._finish(False, False):
-                self.buffer.ring.dropped[index] += events
-        self.buffer._forget(seq, events)
+        self._settle(DROPPED, DROPPED_FOR[reason])
 
     def give_back(self, bint retried=True):
         """Settle: they go back to the place in the queue that they came from. `retried` counts them as such."""
-        self._give_back(False, retried)
+        self._settle(RETRIED if retried else KEPT)
 
     def yield_place(self):
         """Settle: they go to the end of the queue, with new numbers."""
-        self._give_back(True, True)
-
-    cdef int _give_back(self, bint to_the_end, bint retried) except -1:
-        cdef Segment* seg = self._open()
-        cdef int64_t events = <int64_t> seg.count
-        cdef int64_t seq = seg.seq
-        with cython.critical_section(self.buffer):
-            if self._finish(True, to_the_end):
-                if retried:
-                    self.buffer.ring.retried_events += events
-                if to_the_end:
-                    self.buffer._renumber(seq, seg.seq, events)
-        return 0
+        self._settle(YIELDED)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Callable
 from queue import SimpleQueue
 
 import pytest
@@ -214,6 +216,118 @@ def test_a_signal_wakes_one_or_everyone(everyone: bool, woken: int) -> None:
     assert sum(inbox.qsize() for inbox in inboxes) == woken
     assert buffer.signals == seen + 1
     assert sum(buffer.disarm(inbox) for inbox in inboxes) == 3 - woken
+
+
+class Telling:
+    """An inbox that calls something when it is told."""
+
+    def __init__(self, call: Callable[[], object]) -> None:
+        self.call = call
+        self.notes = 0
+
+    def put(self, item: None) -> None:
+        self.notes += 1
+        self.call()
+
+
+def raising() -> None:
+    raise LookupError("of a signal handler")
+
+
+def test_everyone_is_told_although_one_lies_down_again_meanwhile() -> None:
+    buffer = make_buffer()
+    inboxes: list[Telling] = []
+    inboxes += [Telling(lambda: buffer.arm(inboxes[0], buffer.signals)), Telling(lambda: None)]
+    for inbox in inboxes:
+        assert buffer.arm(inbox, buffer.signals)
+    buffer.signal(everyone=True)
+    assert [inbox.notes for inbox in inboxes] == [1, 1]
+    assert [buffer.disarm(inbox) for inbox in inboxes] == [True, False]
+
+
+def test_a_sender_that_lies_down_while_garbage_is_collected_in_a_signal_is_woken_by_the_next_event() -> None:
+    """Before Python 3.12 any allocation of a container may collect garbage."""
+
+    class Garbage:
+        def __init__(self) -> None:
+            self.me = self
+
+        def __del__(self) -> None:
+            buffer.signal(everyone=True)
+            armed.append(buffer.arm(inbox, buffer.signals))
+
+    buffer = make_buffer(batch_size=1)
+    inbox: Inbox = SimpleQueue()
+    armed: list[bool] = []
+    before = gc.get_threshold()
+    gc.freeze()  # what there is already takes no time to look through
+    for threshold in range(1, 60):
+        armed.clear()
+        gc.disable()
+        Garbage()
+        hold = [[] for _ in range(200)]  # type: ignore[var-annotated] # the list objects that Python keeps are used up
+        gc.set_threshold(threshold)
+        gc.enable()
+        buffer.signal(everyone=True)
+        gc.set_threshold(*before)
+        del hold
+        gc.collect()
+        put(buffer, {})
+        assert armed == [True]
+        assert inbox.qsize() == 1 or not buffer.disarm(inbox)
+        assert inbox.qsize() == 1
+        inbox.get()
+        must_take(buffer).sent()
+    gc.unfreeze()
+
+
+@pytest.mark.parametrize("everyone", [False, True])
+def test_a_sender_that_could_not_be_told_sleeps_on_and_the_others_are_told(everyone: bool) -> None:
+    buffer = make_buffer(batch_size=1)
+    inboxes = [Telling(lambda: None), Telling(raising), Telling(lambda: None), Telling(raising)]
+    for inbox in inboxes:
+        assert buffer.arm(inbox, buffer.signals)
+    with pytest.raises(LookupError):
+        buffer.signal(everyone)
+    assert [inbox.notes for inbox in inboxes] == ([1, 1, 1, 1] if everyone else [0, 0, 0, 1])
+    inboxes[1].call = inboxes[3].call = lambda: None
+    put(buffer, {})
+    assert [buffer.disarm(inbox) for inbox in inboxes].count(True) == (1 if everyone else 3)
+
+
+def test_what_is_raised_while_a_sender_is_told_comes_out_of_append_and_the_next_event_tells_it() -> None:
+    buffer = make_buffer(batch_size=1)
+    inbox = Telling(raising)
+    assert buffer.arm(inbox, buffer.signals)
+    with pytest.raises(LookupError):
+        buffer.append({})
+    inbox.call = lambda: None
+    put(buffer, {})
+    assert (inbox.notes, buffer.queued_events, buffer.disarm(inbox)) == (2, 2, False)
+
+
+def test_an_inbox_that_is_armed_twice_sleeps_once() -> None:
+    buffer = make_buffer()
+    inbox = asleep(buffer)
+    assert buffer.arm(inbox, buffer.signals)
+    assert buffer.disarm(inbox)
+    assert not buffer.disarm(inbox)
+
+
+def test_an_inbox_is_told_apart_by_what_it_is_and_not_by_its_equality() -> None:
+    class Equal(Telling):
+        def __eq__(self, other: object) -> bool:
+            raise AssertionError
+
+        __hash__ = None  # type: ignore[assignment]
+
+    buffer = make_buffer(batch_size=1)
+    inboxes = [Equal(lambda: None) for _ in range(3)]
+    for inbox in inboxes:
+        assert buffer.arm(inbox, buffer.signals)
+    assert buffer.disarm(inboxes[1])
+    buffer.signal(everyone=True)
+    assert [inbox.notes for inbox in inboxes] == [1, 0, 1]
 
 
 # -- hold, starving --------------------------------------------------------------------------------

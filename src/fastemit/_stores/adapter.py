@@ -212,11 +212,8 @@ class StoreBuffer:
             # A GET carries one event, whatever happened before.
             if self._bite is not None and not self.query:
                 max_bytes, min_events = 1, self._bite
-            first = self._staged.head_seq
             batch = self._staged.take(max_bytes, min_events)
-            if batch is None:
-                return None
-            return StoreBatch(self, batch, self._staged.originals_of(first, len(batch)))
+            return None if batch is None else StoreBatch(self, batch, batch.originals())
 
     def _stage(self) -> None:
         """Have a batch staged: of what the store gave before a signal handler raised, or by asking it for more."""
@@ -353,12 +350,9 @@ class StoreBuffer:
                 return
             # In one call, so that a store which puts them first keeps their order.
             events = list(events)
-            first = self._staged.head_seq
             while (rest := self._staged.take()) is not None:
-                count = len(rest)
-                events += self._staged.originals_of(first, count)
+                events += rest.originals()
                 rest.dropped("overflow")
-                first += count
             if self._give(events) and self._size_is_true and (left := self._size()) is not None:
                 # Others of the batch may be on their way yet, or wait here to be taken back.
                 self._write_off(left + self._staged.unsettled_events + len(self._unreturned))

@@ -41,7 +41,8 @@ class StoreBatch(BatchAround):
 
     @server_errors.setter
     def server_errors(self, value: int) -> None:
-        self._owner.server_errors += value
+        if self.ours:
+            self._owner.server_errors += value
 
     def split(self) -> StoreBatch:
         first = self._batch.split()
@@ -49,23 +50,29 @@ class StoreBatch(BatchAround):
         events, self._events = self._events[:count], self._events[count:]
         return StoreBatch(self._owner, first, events)
 
-    # Under the owner's lock, since a batch that is settled here and not cleaned up yet could be handed out again.
+    # Under the owner's lock, since a batch that is settled here and not cleaned up yet could be handed out again. One
+    # from before a fork is the parent's: neither the child's books nor its store know of it.
 
     def sent(self) -> None:
         with self._owner.lock:
-            size = self._batch.nbytes
+            ours, size = self.ours, self.nbytes
             self._batch.sent()
-            self._owner.settle(self._events, None, size)
+            if ours:
+                self._owner.settle(self._events, None, size)
 
     def dropped(self, reason: str) -> None:
         with self._owner.lock:
+            ours = self.ours
             self._batch.dropped(reason)
-            self._owner.settle(self._events, reason, 0)
+            if ours:
+                self._owner.settle(self._events, reason, 0)
 
     def give_back(self, retried: bool = True) -> None:
         with self._owner.lock:
+            ours = self.ours
             self._batch.dropped("overflow")  # out of the staging buffer, whose counters nobody reads
-            self._owner.keep(self._events, retried)
+            if ours:
+                self._owner.keep(self._events, retried)
 
     def yield_place(self) -> None:
         """The store decides the order."""

@@ -33,6 +33,10 @@ class BatchAround:
         return self._batch.seq
 
     @property
+    def ours(self) -> bool:
+        return self._batch.ours
+
+    @property
     def oversize(self) -> bool:
         return self._batch.oversize
 

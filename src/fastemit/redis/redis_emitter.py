@@ -82,7 +82,7 @@ class _PushBatch(BatchAround):
     """A batch whose body is the list of its events, each as it was encoded."""
 
     def body(self) -> Any:
-        return self._owner.originals_of(self.seq, len(self))
+        return self._batch.originals()
 
 
 class _PushBuffer(BufferAround):

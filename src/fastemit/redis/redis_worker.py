@@ -53,18 +53,25 @@ class _Entry:
 class _SourceBatch(BatchAround):
     """A batch whose settling is noted for Redis."""
 
+    # One from before a fork is the parent's to tell Redis of.
+
     def sent(self) -> None:
-        seq, count = self.seq, len(self)
+        ours, seq, count = self.ours, self.seq, len(self)
         super().sent()
-        self._owner.settled(seq, count)
+        if ours:
+            self._owner.settled(seq, count)
 
     def dropped(self, reason: str) -> None:
-        seq, count = self.seq, len(self)
+        ours, seq, count = self.ours, self.seq, len(self)
         super().dropped(reason)
-        self._owner.settled(seq, count)
+        if ours:
+            self._owner.settled(seq, count)
 
     def yield_place(self) -> None:
-        self._owner.yielded(self._batch)
+        if self.ours:
+            self._owner.yielded(self._batch)
+        else:
+            super().yield_place()
 
 
 class _Source(BufferAround):
@@ -157,6 +164,7 @@ class RedisWorker:
     _key: str = unmade()
     _delivery: Delivery = unmade()
     _inbox: Inbox = unmade()
+    _running = False
 
     # 0.8 and before had RedisWorker(_consumer, key, dbr).
     @checks.renamed(dbr="rdb", _consumer="emitter")
@@ -169,6 +177,8 @@ class RedisWorker:
         poll_interval: float = 0.1,
         takeover_after: float = 30.0,
     ) -> None:
+        if self._running:
+            raise RuntimeError("RedisWorker.__init__ was called again while run() is at work: make another worker")
         if not isinstance(emitter, Emitter):
             raise TypeError(f"emitter must be a fastemit.Emitter or AsyncEmitter, not {type(emitter).__name__}")
         if rdb is not None:
@@ -239,16 +249,20 @@ class RedisWorker:
         The signals are listened to when this is the main thread; the earlier handlers are put back. The emitter's
         `shutdown_timeout` bounds the end.
         """
-        if self._ended:
-            self._start_over()
-        # Here, not when it was made: each of several forked children that run the same worker is one of its own.
-        self._redis.begin()
-        with self._signals():
-            try:
-                self._work()
-            finally:
-                # Also when a signal handler of the program's raises: what is in hand goes back at once.
-                self._end()
+        self._running = True
+        try:
+            if self._ended:
+                self._start_over()
+            # Here, not when it was made: each of several forked children that run the same worker is one of its own.
+            self._redis.begin()
+            with self._signals():
+                try:
+                    self._work()
+                finally:
+                    # Also when a signal handler of the program's raises: what is in hand goes back at once.
+                    self._end()
+        finally:
+            self._running = False
 
     def _work(self) -> None:
         pause = FIRST_PAUSE
