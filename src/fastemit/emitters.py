@@ -106,6 +106,8 @@ class Emitter(Intake, Draining):
 
     Raises:
         TypeError, ValueError: naming the argument, the value and what is allowed.
+        RuntimeError: `__init__` is called again on an emitter that is in use, which is neither closed nor without an
+            event yet.
 
     Thread safety: every method may be called from any thread, from a callback, and from a signal handler.
     """
@@ -148,6 +150,7 @@ class Emitter(Intake, Draining):
         ca_certs: str | os.PathLike[str] | None = None,
         pool_manager: Any = None,
     ) -> None:
+        self._may_begin()
         address = parse_endpoint(endpoint, protocol, port, method)
         if buffer_capacity is not None:
             checks.integer("buffer_capacity", buffer_capacity)
@@ -192,25 +195,23 @@ class Emitter(Intake, Draining):
                 "not 'drop_oldest': only the store can drop what it holds"
             )
         query = method == "get"
-        self._endpoint = address
         self._method = method
-        self._request_timeout = request_timeout
         self._max_retry_delay_seconds = max_retry_delay_seconds
-        self._report = report
-        self._buffer = EventBuffer(
+        # First, since it may fail; what an earlier `__init__` has made is whole then.
+        transport = self._make_transport(address, timeout, extra_headers, authorities, session, pool_manager)
+        buffer: Any = EventBuffer(
             capacity, max_buffer_bytes, max_request_bytes, batch_size, byte_limit, query=query, keep=query
         )
-        self._event_store = event_store
+        store: Any = event_store
         if event_store is None:
-            self._event_store = InMemoryEventStore.over(self._buffer)
-        elif own_store is None or not own_store.use(self._buffer):
+            store = InMemoryEventStore.over(buffer)
+        elif own_store is None or not own_store.use(buffer, instead_of=self.__dict__.get("_buffer")):
             staged = EventBuffer(sys.maxsize, sys.maxsize, max_request_bytes, 1, query=query, keep=True)
-            self._buffer = StoreBuffer(event_store, staged, batch_size, byte_limit, report.store_fault)
+            buffer = StoreBuffer(event_store, staged, batch_size, byte_limit, report.store_fault)
             report.tell_faults()  # it was asked what it holds already
-        self._transport = self._make_transport(address, timeout, extra_headers, authorities, session, pool_manager)
-        self._delivery = Delivery(
-            self._buffer,
-            self._transport,
+        delivery = Delivery(
+            buffer,
+            transport,
             report,
             overflow=overflow,
             max_retry_delay=max_delay,
@@ -221,8 +222,14 @@ class Emitter(Intake, Draining):
             flush_interval=interval,
             hooks=Hooks(self, _OWN),
         )
-        self._open_intake(self._buffer, self._delivery.answer)
-        self._open_timers(self._delivery)
+        self._endpoint = address
+        self._request_timeout = request_timeout
+        self._report = report
+        self._buffer = buffer
+        self._event_store = store
+        self._transport = transport
+        self._open_intake(buffer, delivery.answer)
+        self._open(delivery)
 
     def _make_transport(
         self,
@@ -432,6 +439,7 @@ class AsyncEmitter(Emitter):
         ca_certs: str | os.PathLike[str] | None = None,
         pool_manager: Any = None,
     ) -> None:
+        self._may_begin()
         self._thread_count = checks.integer("thread_count", thread_count, 1, 1000)
         super().__init__(
             endpoint=endpoint,

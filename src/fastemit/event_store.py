@@ -85,6 +85,12 @@ class InMemoryEventStore:
     """
 
     def __init__(self, logger: logging.Logger | None = None, buffer_capacity: int = DEFAULT_BUFFER_CAPACITY) -> None:
+        earlier = self.__dict__.get("_buffer")
+        if earlier is not None and (earlier.unsettled_events or (self.__dict__["_emitters"] and not earlier.closed)):
+            raise RuntimeError(
+                f"{type(self).__name__}.__init__ was called again on a store that an emitter uses, or that holds "
+                f"events ({earlier.unsettled_events}): make another store"
+            )
         capacity = checks.integer("buffer_capacity", buffer_capacity)
         if logger is not None and not callable(getattr(logger, "error", None)):
             raise TypeError(f"logger must be a logging.Logger or None, not {type(logger).__name__} {logger!r}")
@@ -108,12 +114,19 @@ class InMemoryEventStore:
         store._buffer = buffer
         return store
 
-    def use(self, buffer: EventBuffer) -> bool:
-        """Become the face of an emitter's buffer, with the events stored so far. False if it is another's already."""
+    def use(self, buffer: EventBuffer, instead_of: object = None) -> bool:
+        """Become the face of an emitter's buffer, with the events stored so far. False if it is another's already.
+
+        Args:
+            buffer: the emitter's.
+            instead_of: the one that the same emitter had before it was initialised again.
+        """
         with self._lock:
-            if self._emitters:
+            if self._emitters and self._buffer is not instead_of:
                 return False
             stored = self.get_events_batch()
+            for _, taken in self._out.values():
+                taken.dropped("overflow")  # out of a buffer whose counters nobody reads any more
             self._emitters = True
             self._buffer = buffer
             self._out.clear()

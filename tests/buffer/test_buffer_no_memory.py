@@ -5,6 +5,8 @@ Only what the native writer writes: orjson ends the process where it finds no me
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from tests.support.buffer import run_script
@@ -133,12 +135,13 @@ print(raised)
     assert raised(script, kind) > 0
 
 
-@each_kind
-@pytest.mark.parametrize("call", ["append(payload)", "append_encoded(event)", "append_line(line)"])
+@pytest.mark.parametrize(
+    ("kind", "call"),
+    # Lines are for POST alone.
+    [*itertools.product(KINDS, ["append(payload)", "append_encoded(event)"]), ("json", "append_line(line)")],
+)
 def test_an_event_that_is_refused_and_makes_the_buffer_due(kind: str, call: str) -> None:
     """It wakes a sleeper before the answer is made."""
-    if "line" in call and kind != "json":
-        pytest.skip("lines are for POST alone")
     script = f"""
 payload = {{"a": "x" * 2000}}
 line = b'{{"a":"%s"}}' % (b"x" * 2000)
@@ -149,7 +152,8 @@ def act(buffer, event):
     assert buffer.{call} not in (0, 1)
 print(attempts(prepare, act))
 """
-    assert "encoded" in call or raised(script, kind) > 0
+    # One that is encoded already may need no memory at all.
+    assert raised(script, kind) >= (0 if "encoded" in call else 1)
 
 
 @each_kind

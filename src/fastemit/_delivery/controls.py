@@ -59,15 +59,37 @@ def unmade() -> Any:
     retry_timer="a retry comes when retry_delay is over; flush() makes an attempt at once",
 )
 class Draining:
-    """A mixin; `_open_timers` is to be called when the delivery is there."""
+    """A mixin; `_may_begin` is to be called before `__init__` changes anything, `_open` when the delivery is there."""
 
     _delivery: Delivery = unmade()
     _timer: Timer = unmade()
     _retry_timer: Timer = unmade()
 
-    def _open_timers(self, delivery: Delivery) -> None:
+    def _may_begin(self) -> None:
+        """Refuse to be initialised again while in use: what is queued and counted would be out of everybody's sight.
+
+        Before the first event there is nothing to lose. A class with two emitters among its bases may call `__init__`
+        once for each then, and the last call holds, as with `snowplow_tracker`'s emitters.
+        """
+        if "_delivery" in self.__dict__ and self._in_use():
+            raise RuntimeError(
+                f"{type(self).__name__}.__init__ was called again on an emitter in use, whose events and counters it "
+                "would replace: call close() first, or make another emitter"
+            )
+
+    def _in_use(self) -> bool:
+        return self._delivery.in_use
+
+    def _open(self, delivery: Delivery) -> None:
+        """Go on with this delivery. An earlier one has nothing to do, and is closed."""
+        first = self.__dict__.get("_delivery")
+        self._delivery = delivery
         self._timer = Timer(lambda: delivery.flush_interval is not None and not delivery.stopped)
         self._retry_timer = Timer(lambda: delivery.retry_delay > 0 and not delivery.stopped)
+        if first is not None:
+            # Whatever another thread has put in since `_may_begin` is told of as what any close leaves behind.
+            first.replaced = True
+            first.close(0.0)
         if delivery.flush_interval is not None:
             self._tell_who_keeps_the_time()
 

@@ -77,6 +77,8 @@ class Delivery:
         #: Whether sender threads are to be started.
         self.background = background
         self._hooks = hooks
+        #: The emitter was initialised again, and has another delivery: nobody looks at the counters of this one.
+        self.replaced = False
         # The very dict: it may be changed in place.
         self._start_over(flush_interval, {} if custom_retry_codes is None else custom_retry_codes)
         lifecycle.register(self)
@@ -129,6 +131,8 @@ class Delivery:
     def answer(self, answer: Any) -> None:
         """Do what `EventBuffer.append` asks for with an answer that is not 0."""
         if not isinstance(answer, int):
+            if self.replaced:
+                raise RuntimeError("the emitter's __init__ was called again during this input: the event is not taken")
             self.notice_fork()
             answer = self._admission.admit(answer, self._workers.make_room)
         if answer:
@@ -507,6 +511,15 @@ class Delivery:
     def retry_delay(self) -> float:
         """Seconds of the backoff that runs; 0 when none does."""
         return self._schedule.backoff.wait
+
+    @property
+    def in_use(self) -> bool:
+        """Whether it has had an event or a request, and is not closed."""
+        if self._schedule.closing or self._schedule.stopped:
+            return False
+        stats = self.stats()
+        had = stats.queued_events + stats.in_flight_events + stats.sent_events + sum(stats.dropped_events.values())
+        return self._workers.state is not State.NEW or had + stats.requests > 0
 
     def stats(self) -> EmitterStats:
         self.notice_fork()

@@ -77,6 +77,7 @@ class CeleryEmitter(Emitter):
         ca_certs: str | os.PathLike[str] | None = None,
         celery_app: Any = None,
     ) -> None:
+        self._may_begin()
         _no_callback("on_success", on_success)
         _no_callback("on_failure", on_failure)
         if celery_app is not None:

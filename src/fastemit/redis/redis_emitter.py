@@ -157,6 +157,7 @@ class RedisEmitter(Draining):
 
     Raises:
         TypeError, ValueError: naming the argument, the value and what is allowed.
+        RuntimeError: `__init__` is called again on an emitter in use, as with `Emitter`.
 
     Thread safety: every method may be called from any thread and from a signal handler.
     """
@@ -181,6 +182,7 @@ class RedisEmitter(Draining):
         background: bool = True,
         flush_interval: float | None = None,
     ) -> None:
+        self._may_begin()
         if rdb is not None:
             checks.has_methods("rdb", rdb, ("rpush",), "None or a redis.Redis")
         capacity = checks.integer("buffer_capacity", buffer_capacity)
@@ -191,12 +193,12 @@ class RedisEmitter(Draining):
         checks.integer("max_request_bytes", max_request_bytes, MIN_REQUEST_BYTES, MAX_REQUEST_BYTES)
         checks.one_of("overflow", overflow, get_args(Overflow))
         checks.boolean("background", background)
-        self._transport = PushTransport(client_of() if rdb is None else rdb, key_name(key))
-        self._buffer = EventBuffer(capacity, max_buffer_bytes, max_request_bytes, size, byte_limit, keep=True)
-        around: Any = _PushBuffer(self._buffer)
-        self._delivery = Delivery(
+        transport = PushTransport(client_of() if rdb is None else rdb, key_name(key))
+        buffer = EventBuffer(capacity, max_buffer_bytes, max_request_bytes, size, byte_limit, keep=True)
+        around: Any = _PushBuffer(buffer)
+        delivery = Delivery(
             around,
-            self._transport,
+            transport,
             Reporter(),
             overflow=overflow,
             max_retry_delay=checks.seconds("max_retry_delay_seconds", max_retry_delay_seconds),
@@ -204,7 +206,14 @@ class RedisEmitter(Draining):
             shutdown_timeout=checks.seconds("shutdown_timeout", shutdown_timeout, zero=True),
             flush_interval=None if flush_interval is None else checks.seconds("flush_interval", flush_interval),
         )
-        self._open_timers(self._delivery)
+        self._transport = transport
+        self._buffer = buffer
+        # What `input` goes by, in one: another thread may call `__init__` again in the middle of it.
+        self._parts = buffer, transport, delivery
+        self._open(delivery)
+
+    def _in_use(self) -> bool:
+        return super()._in_use() or (self._transport.pushed > 0 and not self._buffer.closed)
 
     __reduce__ = refuse_copy
 
@@ -215,15 +224,15 @@ class RedisEmitter(Draining):
             TypeError: `payload` is no mapping, or has a key that JSON has no form for. Nothing is queued then.
         """
         event = encode(payload)
-        buffer = self._buffer
+        buffer, transport, delivery = self._parts
         if buffer.batch_size == 1 and not (buffer.unsettled_events or buffer.closed):
             if buffer.forked:
-                self._delivery.notice_fork()
-            if self._transport.push(event):
+                delivery.notice_fork()
+            if transport.push(event):
                 return
         answer = buffer.append_encoded(KeptEvent(event, event))
         if answer:
-            self._delivery.answer(answer)
+            delivery.answer(answer)
 
     def reached_limit(self) -> bool:
         """Whether there is enough queued to push: `batch_size`, `byte_limit`, or a full buffer."""
