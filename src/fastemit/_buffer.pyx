@@ -220,18 +220,20 @@ cdef bytes dump(dict strings):
 
 cdef bytes encode_payload(object payload):
     """JSON of one event, each value as `str(value)`, without an `stm` of the caller's."""
-    cdef PyObject* key = NULL
-    cdef PyObject* value = NULL
-    cdef Py_ssize_t at = 0
-    cdef bint plain = True
-    if PyDict_CheckExact(payload):
-        while PyDict_Next(payload, &at, &key, &value):
-            if not PyUnicode_CheckExact(value):
-                plain = False
-                break
-        if plain and PyDict_GetItemWithError(payload, STM_KEY) == NULL:
-            return dump(payload)
     return dump(strings_of(payload))
+
+
+cdef dict captured(object payload):
+    """The names and values of a payload as they are now, in a dict of its own.
+
+    Everything after that works on this dict: encoding may run Python code, and so other threads, which may change the
+    caller's.
+    """
+    if PyDict_CheckExact(payload):
+        return PyDict_Copy(payload)
+    if not is_mapping(payload):
+        raise TypeError(f"payload must be a mapping of names to values, not {type(payload).__name__}")
+    return {name: payload[name] for name in list(names_of(payload))}
 
 
 cdef dict strings_of(object payload):
@@ -239,18 +241,11 @@ cdef dict strings_of(object payload):
     cdef PyObject* key = NULL
     cdef PyObject* value = NULL
     cdef Py_ssize_t at = 0
-    cdef dict strings
-    if PyDict_CheckExact(payload):
-        # A copy first: str() below may run code that changes the caller's dict.
-        strings = PyDict_Copy(payload)
-        while PyDict_Next(strings, &at, &key, &value):
-            if not PyUnicode_CheckExact(value):
-                # Allowed during the walk, since the key is there already.
-                PyDict_SetItem(strings, <object> key, str(<object> value))
-    elif is_mapping(payload):
-        strings = {name: str(payload[name]) for name in names_of(payload)}
-    else:
-        raise TypeError(f"payload must be a mapping of names to values, not {type(payload).__name__}")
+    cdef dict strings = captured(payload)
+    while PyDict_Next(strings, &at, &key, &value):
+        if not PyUnicode_CheckExact(value):
+            # Allowed during the walk, since the key is there already.
+            PyDict_SetItem(strings, <object> key, str(<object> value))
     if PyDict_GetItemWithError(strings, STM_KEY) != NULL:
         del strings[STM_KEY]
     return strings
@@ -266,6 +261,36 @@ def is_plain(dict payload not None):
                 or value == Py_True or value == Py_False):
             return False
     return True
+
+
+cdef dict captured_query(object payload):
+    """As `captured`, with lists of its own in place of the caller's, and of what can be read only once.
+
+    A list in a list is a list in the query string too; deeper ones are sent as their `str`.
+    """
+    cdef dict values = captured(payload)
+    for name, value in values.items():
+        if type(value) is not str:
+            values[name] = own_values(value, 1)
+    return values
+
+
+cdef object own_values(object value, int deeper):
+    """`value`, or a copy of it if it has values that can change."""
+    cdef object own
+    if isinstance(value, (str, bytes)) or not hasattr(value, "__iter__"):
+        return value
+    if type(value) is dict:
+        # Its names are sent; a callback gets all of it.
+        return PyDict_Copy(value)
+    if deeper:
+        own = [own_values(each, 0) for each in list(value)]
+    elif hasattr(value, "__len__"):
+        own = list(value)
+    else:
+        # It is sent as its `str`, not read.
+        return value
+    return tuple(own) if type(value) is tuple else own
 
 
 cdef bytes encode_query(dict payload):
@@ -451,16 +476,14 @@ cdef class EventBuffer:
     @staticmethod
     def encode_query(payload):
         """The query string of one event, just as it is."""
-        return encode_query(dict(payload)).decode("ascii")
+        return encode_query(captured_query(payload)).decode("ascii")
 
     def prepare(self, payload):
         """One event in the form that this buffer queues: bytes, or with `keep` a `KeptEvent`. Raises as `encode`."""
         cdef dict original
         cdef bytes encoded
         if self.query:
-            if not is_mapping(payload):
-                raise TypeError(f"payload must be a mapping of names to values, not {type(payload).__name__}")
-            original = {name: payload[name] for name in names_of(payload)}
+            original = captured_query(payload)
             original.pop(STM_KEY, None)
             encoded = encode_query(original)
             return encoded if self.originals is None else KeptEvent(encoded, original)

@@ -150,10 +150,12 @@ class InMemoryEventStore:
         return self._buffer.queued_events
 
     def add_event(self, payload: PayloadDict) -> bool:
-        event: Any = self._buffer.prepare(payload)
-        if isinstance(event, KeptEvent) and not self._emitters:
-            # What was put in comes out, not its strings.
-            event = KeptEvent(event.encoded, dict(payload))
+        # What was put in comes out, not its strings. One copy for both, since another thread may change the payload.
+        mapping = hasattr(payload, "keys") and not isinstance(payload, type)
+        own = dict(payload) if mapping and not self._emitters else None
+        event: Any = self._buffer.prepare(payload if own is None else own)
+        if isinstance(event, KeptEvent) and own is not None:
+            event = KeptEvent(event.encoded, own)
         if isinstance(self._buffer.append_encoded(event), int):
             return True
         self.logger.error("Event buffer is full, dropping event.")

@@ -41,10 +41,10 @@ def encode(payload: Payload) -> bytes:
 
     Raises `TypeError` for what is no mapping, and what `json.dumps` raises for keys that it refuses and for circles.
     """
-    if not isinstance(payload, dict):
-        if not isinstance(payload, Mapping):
-            raise TypeError(f"payload must be a mapping of names to values, not {type(payload).__name__}")
-        payload = dict(payload)
+    if not isinstance(payload, Mapping):
+        raise TypeError(f"payload must be a mapping of names to values, not {type(payload).__name__}")
+    # A copy first: what follows runs Python code, and so other threads, which may change the caller's dict.
+    payload = dict(payload if type(payload) is dict else payload.items())
     if not is_plain(payload):
         try:
             payload = {name: _jsonable(value) for name, value in payload.items()}
@@ -59,7 +59,7 @@ def encode(payload: Payload) -> bytes:
 
 
 def _jsonable(value: Any) -> Any:
-    """`value` with `str` in place of what has no type in JSON, where an encoder would not ask for it.
+    """A copy of `value`, with `str` in place of what has no type in JSON, where an encoder would not ask for it.
 
     orjson writes null for NaN and for what is infinite, and `json` names that are no JSON; of an Enum that is neither
     text nor number orjson writes the value.
@@ -70,9 +70,9 @@ def _jsonable(value: Any) -> Any:
     if kind is float:
         return value if math.isfinite(value) else str(value)
     if isinstance(value, dict):
-        return {name: _jsonable(each) for name, each in value.items()}
+        return {name: _jsonable(each) for name, each in list(value.items())}
     if isinstance(value, (list, tuple)):
-        return [_jsonable(each) for each in value]
+        return [_jsonable(each) for each in list(value)]
     if isinstance(value, enum.Enum) and not isinstance(value, (str, int, float)):
         return str(value)
     return value
