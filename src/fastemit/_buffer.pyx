@@ -26,7 +26,7 @@ from libc.stdint cimport UINT32_MAX, int64_t, uint8_t
 from libc.string cimport memcpy, memset
 
 from fastemit._clock cimport read_monotonic, read_wall_clock
-from fastemit._flat cimport flat_event
+from fastemit._flat cimport FLAT_MARGIN, FLAT_NO_ROOM, flat_event
 from fastemit._interpreters cimport is_subinterpreter, register_with_main
 from fastemit._line cimport line_event
 from fastemit._quote cimport quote_plus
@@ -49,6 +49,7 @@ from fastemit._ring cimport (
     ring_full,
     ring_give_back,
     ring_oldest,
+    ring_place,
     ring_put,
     ring_settle,
     ring_split,
@@ -63,6 +64,7 @@ from fastemit._ring cimport (
     seg_stamp,
     verify,
 )
+from fastemit._text cimport fill_forms
 
 import json
 from collections.abc import Mapping
@@ -163,6 +165,7 @@ def end_with_main():
     register_with_main()
 
 
+fill_forms()
 if watch_forks() != 0:
     raise MemoryError("pthread_atfork has no memory left for fastemit's handler")
 
@@ -199,9 +202,9 @@ NOTIFY_NEVER = <int> C_NOTIFY_NEVER
 NOTIFY_WHEN_DUE = <int> C_NOTIFY_WHEN_DUE
 NOTIFY_ALWAYS = <int> C_NOTIFY_ALWAYS
 
-# Longer events are written by orjson.
+# Longer events are written by orjson. A page that nothing was written to takes no memory.
 cdef enum:
-    SCRATCH_BYTES = 64 * 1024
+    SCRATCH_BYTES = 1024 * 1024
 
 cdef object STORED = 0
 cdef object CALL = 1
@@ -500,10 +503,10 @@ cdef class EventBuffer:
         while True:
             with cython.critical_section(self):
                 length = self._write(event, line)
-                if encoded is not None and <size_t> PyBytes_GET_SIZE(encoded) == length:
+                if length > FLAT_NO_ROOM and encoded is not None and <size_t> PyBytes_GET_SIZE(encoded) == length:
                     memcpy(PyBytes_AS_STRING(encoded), self.scratch, length)
                     return encoded
-            if length == 0:
+            if length <= FLAT_NO_ROOM:
                 return None
             # Outside the lock. Another thread may change the event meanwhile, so it is written anew.
             encoded = PyBytes_FromStringAndSize(NULL, length)
@@ -534,7 +537,7 @@ cdef class EventBuffer:
                 placed = self.ring.next_seq == seq
                 if placed:
                     length = self._write(event, False)
-                    if length:
+                    if length > FLAT_NO_ROOM:
                         result = self._store_kept(self.scratch, length, True, number, event)
         if result != PUT_OK:
             kept = self.prepare(event)
@@ -578,21 +581,29 @@ cdef class EventBuffer:
 
     cdef inline object _take_native(self, event, bint line):
         """Queue what the native writer can write; None for anything else."""
+        cdef char* room = NULL
+        cdef size_t size = FLAT_MARGIN
         cdef size_t length = 0
         cdef PyObject* woken = NULL
         cdef PutResult result = PUT_FULL
         if self._closed or self._forks != forks:
             return self._flat(event, line)
         with cython.critical_section(self):
-            length = self._write(event, line)
-            if length:
-                result = self._store(self.scratch, length, False)
+            if not line:
+                room = ring_place(&self.ring, &size)
+                if room != NULL:
+                    length = flat_event(<PyObject*> event, room, size)
+            if room == NULL or length == FLAT_NO_ROOM:
+                room = self.scratch
+                length = self._write(event, line)
+            if length > FLAT_NO_ROOM:
+                result = self._store(room, length, False)
                 woken = self._sleeper()
         if woken != NULL:
             self._wake(woken)
         if result == PUT_OK:
             return self._stored()
-        return self._refused(result, self._flat(event, line)) if length else None
+        return self._refused(result, self._flat(event, line)) if length > FLAT_NO_ROOM else None
 
     cdef object _put(self, event, bint urgent):
         cdef bytes encoded = encoded_of(event)

@@ -335,6 +335,18 @@ cdef inline size_t event_size(const Format* format, size_t length) noexcept nogi
     return length - format.chop + format.tail_len - (length == format.empty_len)
 
 
+cdef inline char* ring_place(const Ring* ring, size_t* size) noexcept nogil:
+    """Where the next event is likely to lie: it may be written there, `size` bytes at the most, before it is put.
+
+    NULL where there is no such place, or less than `size` at the call.
+    """
+    cdef const Segment* seg = ring.tail
+    if seg == NULL or seg.sealed or seg.exports > 0 or seg.capacity - seg.used < size[0]:
+        return NULL
+    size[0] = seg.capacity - seg.used
+    return seg.data + seg.used
+
+
 cdef inline PutResult ring_put(Ring* ring, const char* event, size_t length) noexcept nogil:
     """Append the encoded event of `length` bytes (at least empty_len) as the newest."""
     cdef const Format* format = &ring.format
@@ -369,7 +381,8 @@ cdef inline PutResult ring_put(Ring* ring, const char* event, size_t length) noe
     elif not seg_reserve_end(seg, 1):
         return PUT_NO_MEMORY
     at = seg.data + seg.used
-    memcpy(at, event, length - format.chop)
+    if at != event:
+        memcpy(at, event, length - format.chop)
     memcpy(at + length - format.chop, format.tail + empty, format.tail_len - empty)
     seg.used += size
     seg.ends[seg.first + seg.count] = <uint32_t> seg.used
