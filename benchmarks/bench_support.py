@@ -30,6 +30,21 @@ PAGE_VIEW_BYTES = 266
 #: The same as a Tracker gives it to `input`: `dtm` is an int.
 PAGE_VIEW_WITH_INT: dict[str, Any] = {**PAGE_VIEW, "dtm": int(PAGE_VIEW["dtm"])}
 
+#: Strings of every kind, by what is repeated in them.
+STRINGS = {
+    "ASCII": "The quick brown fox jumps over the lazy dog. ",
+    "a quote in 32": "x" * 31 + '"',
+    "a quote in 8": 'abcdefg"',
+    "quotes only": '"',
+    "control characters": "\x01",
+    "latin-1": "Größe über café, naïve Straße à côté ",
+    "Cyrillic": "Съешь же ещё этих мягких французских булок да выпей чаю ",
+    "CJK": "日本語の文章には漢字と仮名が混ざる。",
+    "CJK and ASCII": "商品 page 1: 緑茶 (green tea), 500円. ",
+    "emoji": "😀🎉🚀",
+    "emoji and ASCII": "Great tea 😀 and the party 🎉 was fine, thanks! ",
+}
+
 
 def timer_per_event(events: int) -> Callable[[], float]:
     """A clock for pytest-benchmark by which a round of so many events takes as long as one of them."""

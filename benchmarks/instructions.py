@@ -63,6 +63,18 @@ for _ in repeat(None, COUNT):
     buffer.append_encoded(event)
 assert buffer.queued_events == {capacity}
 """
+# Strings that nobody has looked at before, a tenth of COUNT; making them is taken off.
+_STRINGS = """
+from bench_support import STRINGS
+KINDS = "a quote in 32", "latin-1", "Cyrillic", "CJK", "emoji and ASCII"
+ENCODED = [(STRINGS[kind] * length)[:length].encode() for kind in KINDS for length in (12, 2_000)]
+buffer = EventBuffer(10_000, 1 << 26, 1_000_000, A_BATCH)
+buffer.notify = 0
+for _ in repeat(None, COUNT // A_BATCH):
+    for encoded in ENCODED * 5:
+        {take}({{"e": encoded.decode()}})
+    {settle}
+"""
 #: What each workload does with COUNT events. The cost of a send cycle is that of `cycle` less that of `input`.
 WORKLOADS: Final = {
     "dumps": """
@@ -97,6 +109,9 @@ assert delivery.stats().sent_events == COUNT
     # A full buffer in one segment, whose index has room for a power of two: at that number each event once moved it.
     "drop the oldest of 65,535": _DROP_OLDEST.format(capacity=65_535),
     "drop the oldest of 65,536": _DROP_OLDEST.format(capacity=65_536),
+    "strings, made": _STRINGS.format(take="len", settle="pass"),
+    "strings, orjson.dumps": _STRINGS.format(take="orjson.dumps", settle="pass"),
+    "strings, input": _STRINGS.format(take="buffer.append", settle="buffer.take().sent()"),
 }
 
 
@@ -142,6 +157,8 @@ def ratios(costs: dict[str, float]) -> dict[str, float]:
         "input, all strings": costs["input, all strings"] / limit,
         "a send cycle, 500 events": (costs["input and send"] - costs["input, all strings"]) / limit,
         **{name: cost / limit for name, cost in costs.items() if name.startswith("drop the oldest")},
+        "strings of all kinds, to orjson.dumps of the same": (costs["strings, input"] - costs["strings, made"])
+        / (costs["strings, orjson.dumps"] - costs["strings, made"]),
     }
 
 

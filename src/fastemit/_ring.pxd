@@ -336,15 +336,19 @@ cdef inline size_t event_size(const Format* format, size_t length) noexcept nogi
 
 
 cdef inline char* ring_place(const Ring* ring, size_t* size) noexcept nogil:
-    """Where the next event is likely to lie: it may be written there, `size` bytes at the most, before it is put.
+    """Where the next event will lie in all likelihood, so that it can be written there before it is put.
 
-    NULL where there is no such place, or less than `size` at the call.
+    `size` is the least that there should be, and becomes what there is. NULL when there is no such place.
     """
     cdef const Segment* seg = ring.tail
-    if seg == NULL or seg.sealed or seg.exports > 0 or seg.capacity - seg.used < size[0]:
-        return NULL
-    size[0] = seg.capacity - seg.used
-    return seg.data + seg.used
+    if seg != NULL and not seg.sealed and seg.exports == 0 and seg.capacity - seg.used >= size[0]:
+        size[0] = seg.capacity - seg.used
+        return seg.data + seg.used
+    seg = ring.spare
+    if seg != NULL and seg.capacity - ring.format.prefix_len >= size[0]:
+        size[0] = seg.capacity - ring.format.prefix_len
+        return seg.data + ring.format.prefix_len
+    return NULL
 
 
 cdef inline PutResult ring_put(Ring* ring, const char* event, size_t length) noexcept nogil:
