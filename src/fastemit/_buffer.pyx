@@ -287,7 +287,9 @@ cdef object own_values(object value, int deeper):
         # Its names are sent; a callback gets all of it.
         return PyDict_Copy(value)
     if deeper:
-        own = [own_values(each, 0) for each in list(value)]
+        own = []
+        for each in list(value):
+            own.append(own_values(each, 0))
     elif hasattr(value, "__len__"):
         own = list(value)
     else:

@@ -103,12 +103,11 @@ cdef inline char* flat_value(char* out, const char* limit, PyObject* value) noex
 
 
 cdef inline bint is_stm(PyObject* key) noexcept:
-    if PyUnicode_GET_LENGTH(key) != 3:
-        return False
     if PyUnicode_IS_COMPACT_ASCII(key):
-        return memcmp(ascii_of(key), b"stm", 3) == 0
+        return PyUnicode_GET_LENGTH(key) == 3 and memcmp(ascii_of(key), b"stm", 3) == 0
     # What an old C extension has made is not compact, ASCII or not.
-    return is_ready(key) and PyUnicode_KIND(key) == PyUnicode_1BYTE_KIND and memcmp(PyUnicode_DATA(key), b"stm", 3) == 0
+    return (is_ready(key) and PyUnicode_GET_LENGTH(key) == 3 and PyUnicode_KIND(key) == PyUnicode_1BYTE_KIND
+            and memcmp(PyUnicode_DATA(key), b"stm", 3) == 0)
 
 
 cdef inline size_t flat_event(PyObject* payload, char* room, size_t size) noexcept:

@@ -429,10 +429,14 @@ cdef inline char* text_4byte(char* out, const char* limit, const uint32_t* text,
 
 cdef inline char* text_wide(char* out, const char* limit, PyObject* text) noexcept:
     """A string of any kind. NULL for one that is not ready, for a lone surrogate, and when there is no room for it."""
-    cdef Py_ssize_t length = PyUnicode_GET_LENGTH(text)
+    cdef Py_ssize_t length
     cdef const void* data
     cdef int kind
-    if not is_ready(text) or length > limit - out:
+    # First of all: the length of one that is not ready may not be asked for.
+    if not is_ready(text):
+        return NULL
+    length = PyUnicode_GET_LENGTH(text)
+    if length > limit - out:
         return NULL
     kind = PyUnicode_KIND(text)
     data = PyUnicode_DATA(text)
@@ -448,15 +452,17 @@ cdef inline char* text_string(char* out, const char* limit, PyObject* text) noex
 
     Looks at the room that is left only when the string has 16 characters or more, or is not ASCII.
     """
-    cdef Py_ssize_t length = PyUnicode_GET_LENGTH(text)
+    cdef Py_ssize_t length
     out[0] = b'"'
     out += 1
-    if not PyUnicode_IS_COMPACT_ASCII(text):
-        out = text_wide(out, limit, text)
-    elif length < TEXT_STEP:
-        out = text_end(out, ascii_of(text) + length, length)
+    if PyUnicode_IS_COMPACT_ASCII(text):
+        length = PyUnicode_GET_LENGTH(text)
+        if length < TEXT_STEP:
+            out = text_end(out, ascii_of(text) + length, length)
+        else:
+            out = text_ascii(out, limit, ascii_of(text), length)
     else:
-        out = text_ascii(out, limit, ascii_of(text), length)
+        out = text_wide(out, limit, text)
     if out == NULL:
         return NULL
     out[0] = b'"'

@@ -8,7 +8,7 @@ import orjson
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from test_buffer_flat import expected, written
+from tests.buffer.test_buffer_flat import expected, written
 
 from tests.support.buffer import drain, make_buffer
 
