@@ -35,7 +35,7 @@ $(VENV)/.created:
 $(VENV)/.installed: $(VENV)/.created $(SOURCES)
 	@echo "Installing the test tools and building the extension (a minute the first time)"
 	@$(BIN)/python -m pip install -qq --group test --group hosts
-	@# Beside the newest reference, the one whose documentation is kept to; tests run it in a process of its own.
+	@# Beside the newest reference, older ones; tests run them in processes of their own.
 	@$(BIN)/python tests/support/install_reference.py
 	@$(BIN)/python -m pip install -qq --editable .
 	@touch $@
@@ -56,7 +56,7 @@ $(VENV)/.lint-tools: pyproject.toml | $(VENV)/.installed
 rebuild: remove-build venv  ## build the extension anew, with the FASTEMIT_ switches of setup.py
 
 .PHONY: demo
-demo: $(VENV)/.installed  ## 50,000 events through fastemit and the reference, and a table
+demo: $(VENV)/.installed  ## 50,000 events through fastemit and snowplow_tracker, and a table
 	@$(BIN)/python scripts/demo.py $(ARGS)
 
 .PHONY: test
@@ -96,7 +96,7 @@ fault-matrix: $(VENV)/.installed  ## print the table of docs/guarantees.md: what
 	@$(BIN)/python -m tests.stress.fault_matrix $(ARGS)
 
 .PHONY: sanitize
-sanitize: $(VENV)/.installed  ## run the buffer's tests under AddressSanitizer and UBSan, on a build with assertions
+sanitize: $(VENV)/.installed  ## run the extensions' tests under AddressSanitizer and UBSan, on a build with assertions
 	@PYTHON=$(BIN)/python scripts/sanitize.sh $(ARGS)
 
 SECONDS ?= 60
@@ -157,8 +157,9 @@ lint-types: $(VENV)/.installed $(VENV)/.lint-tools
 lint-cython: $(VENV)/.installed $(VENV)/.lint-tools
 	@echo "cython-lint" && PATH="$(CURDIR)/$(BIN):$$PATH" cython-lint src
 	@# Cython tells where it falls back to slow code, and goes on; here that is a failure.
-	@echo "cython" && told=$$($(BIN)/python -m cython -Wextra -X cdivision=True -o $(VENV)/lint.c \
-		src/fastemit/_buffer.pyx 2>&1) && test -z "$$told" || { echo "$$told" >&2; exit 1; }
+	@echo "cython" && for source in src/fastemit/*.pyx; do \
+		told=$$($(BIN)/python -m cython -Wextra -X cdivision=True -o $(VENV)/lint.c $$source 2>&1) && \
+			test -z "$$told" || { echo "$$told" >&2; exit 1; }; done
 
 .PHONY: lint-workflows
 lint-workflows: $(VENV)/.installed $(VENV)/.lint-tools

@@ -1,4 +1,4 @@
-"""The one extension; everything else is in pyproject.toml.
+"""The two extensions; everything else is in pyproject.toml.
 
 Switches, read from the environment so that a plain ``pip install`` needs none of them:
 FASTEMIT_LINETRACE=1  line tracing, for coverage of the .pyx
@@ -24,13 +24,16 @@ unix = sys.platform != "win32"
 cflags = (["-O0", "-g3"] if DEBUG else ["-O3", "-g0"]) if unix else []
 sanitizer = [f"-fsanitize={SANITIZE}", "-fno-omit-frame-pointer", "-g"] if SANITIZE else []
 
-extension = Extension(
-    "fastemit._buffer",
-    ["src/fastemit/_buffer.pyx"],
-    define_macros=macros,
-    extra_compile_args=cflags + sanitizer,
-    extra_link_args=sanitizer,
-)
+extensions = [
+    Extension(
+        f"fastemit.{name}",
+        [f"src/fastemit/{name}.pyx"],
+        define_macros=macros,
+        extra_compile_args=cflags + sanitizer,
+        extra_link_args=sanitizer,
+    )
+    for name in ("_buffer", "_payload")
+]
 directives = {"language_level": 3, "embedsignature": True, "linetrace": LINETRACE, "cdivision": True}
 # For cygdb: the map from the C to the .pyx, in cython_debug/.
-setup(ext_modules=cythonize([extension], compiler_directives=directives, emit_linenums=DEBUG))
+setup(ext_modules=cythonize(extensions, compiler_directives=directives, emit_linenums=DEBUG))

@@ -13,7 +13,8 @@ from pathlib import Path, PurePosixPath
 
 MOST_BYTES = 400_000
 SOURCES = {".c", ".h", ".pyx", ".pxd", ".html"}
-REQUIRED = ("fastemit/__init__.py", "fastemit/_buffer.pyi", "fastemit/py.typed")
+EXTENSIONS = ["_buffer", "_payload"]
+REQUIRED = ("fastemit/__init__.py", *(f"fastemit/{name}.pyi" for name in EXTENSIONS), "fastemit/py.typed")
 
 
 def faults(wheel: Path) -> Iterator[str]:
@@ -33,8 +34,8 @@ def faults(wheel: Path) -> Iterator[str]:
     if not any(name.match("*.dist-info/licenses/LICENSE") for name in names):
         yield "the licence is not there"
     extensions = [name for name in names if name.suffix in (".so", ".pyd")]
-    if [name.name.partition(".")[0] for name in extensions] != ["_buffer"]:
-        yield f"its extensions are {[str(name) for name in extensions]}, not _buffer alone"
+    if sorted(name.name.partition(".")[0] for name in extensions) != EXTENSIONS:
+        yield f"its extensions are {[str(name) for name in extensions]}, not {' and '.join(EXTENSIONS)}"
     if "-linux_" in wheel.name:
         yield "its tag is not manylinux or musllinux: auditwheel has not seen it"
     size = wheel.stat().st_size

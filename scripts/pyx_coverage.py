@@ -1,4 +1,4 @@
-"""A plugin of coverage.py for the lines of the .pyx and its .pxd: Cython's own, asked in the right order.
+"""A plugin of coverage.py for the lines of each .pyx and its .pxd: Cython's own, asked in the right order.
 
 Cython's plugin knows of a .pxd only once it has read the C that some .pyx was made into, and coverage.py asks for
 files in any order, and gives up on the first that is not known.
@@ -9,13 +9,14 @@ from typing import Any
 
 from Cython import Coverage
 
-PYX = Path(__file__).resolve().parent.parent / "src" / "fastemit" / "_buffer.pyx"
+SOURCES = sorted((Path(__file__).resolve().parent.parent / "src" / "fastemit").glob("*.pyx"))
 
 
 class Plugin(Coverage.Plugin):
     def file_reporter(self, filename: str) -> Any:
         if filename.endswith(".pxd"):
-            super().file_reporter(str(PYX))
+            for source in SOURCES:
+                super().file_reporter(str(source))
         return super().file_reporter(filename)
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The buffer's tests under AddressSanitizer and UBSan, on a build that checks its structs' invariants at every step.
+# The tests of the extensions under AddressSanitizer and UBSan, on a build that checks the buffer's invariants at every step.
 #
 #     scripts/sanitize.sh [pytest arguments]
 #
@@ -68,16 +68,18 @@ cat >"$WORK/proof/test_wrong.py" <<'PY'
 import ctypes, os, pathlib, subprocess, sys
 import pytest
 import fastemit._buffer
+import fastemit._payload
 
 LIBRARY = str(pathlib.Path(__file__).with_name("wrong.so"))
 WRONG = {"past_the_end": 8, "too_large": 2**31 - 1}
 
 def test_the_build_is_the_one_to_be_tested():
-    built = fastemit._buffer.__file__
-    assert built.startswith(os.environ["PYTHONPATH"])
-    image = pathlib.Path(built).read_bytes()
-    for mark in (b"__asan_report_load8", b"__ubsan_handle_add_overflow_abort", b"ring invariant"):
-        assert mark in image, mark
+    marks = [b"__asan_report_load8", b"__ubsan_handle_add_overflow_abort"]
+    for module, own in ((fastemit._buffer, [b"ring invariant"]), (fastemit._payload, [])):
+        assert module.__file__.startswith(os.environ["PYTHONPATH"])
+        image = pathlib.Path(module.__file__).read_bytes()
+        for mark in marks + own:
+            assert mark in image, mark
 
 @pytest.mark.parametrize("name", WRONG)
 def test_here(name):
@@ -117,7 +119,7 @@ echo "Code that is wrong is seen, as it should be"
 # -- the tests ---------------------------------------------------------------------------------------------------------
 
 status=0
-run "$WORK/reports/report" "${pytest[@]}" tests/buffer "$@" || status=$?
+run "$WORK/reports/report" "${pytest[@]}" tests/buffer tests/reference/test_tracker_*.py "$@" || status=$?
 shopt -s nullglob
 reports=("$WORK"/reports/*)
 if ((${#reports[@]})); then

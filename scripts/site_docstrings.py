@@ -1,4 +1,4 @@
-"""A griffe extension: the docstrings of the compiled module, whose stub file has the types and no words."""
+"""A griffe extension: the docstrings of the compiled modules, whose stub files have the types and no words."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import griffe
 
-COMPILED = "fastemit._buffer"
+COMPILED = ("fastemit._buffer", "fastemit._payload")
 #: Cython puts the signature before the words.
 _SIGNATURE = re.compile(r"\A[\w.]+\(.*?\)(?: -> [^\n]*)?\n\n?")
 
@@ -18,14 +18,17 @@ class CompiledDocstrings(griffe.Extension):
     """Fills in what the stub file leaves out."""
 
     def on_package(self, *, pkg: griffe.Module, **_: Any) -> None:
-        if pkg.name != COMPILED.partition(".")[0]:
-            return
-        compiled = importlib.import_module(COMPILED)
-        module = pkg[COMPILED.rpartition(".")[2]]
-        for name, cls in module.classes.items():
-            describe(cls, getattr(compiled, name, None))
-            for member_name, member in cls.functions.items():
-                describe(member, getattr(getattr(compiled, name, None), member_name, None))
+        for path in COMPILED:
+            package, _, name = path.rpartition(".")
+            if pkg.name == package:
+                describe_all(pkg[name], importlib.import_module(path))
+
+
+def describe_all(module: griffe.Module, compiled: Any) -> None:
+    for name, cls in module.classes.items():
+        describe(cls, getattr(compiled, name, None))
+        for member_name, member in cls.functions.items():
+            describe(member, getattr(getattr(compiled, name, None), member_name, None))
 
 
 def describe(item: Any, real: object) -> None:

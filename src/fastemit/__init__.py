@@ -1,8 +1,8 @@
 """fastemit: the Snowplow event emitter for high-volume Python services.
 
-    from fastemit import Emitter
+    from fastemit import Emitter, Tracker
 
-in place of `from snowplow_tracker import Emitter` is the one line that changes.
+in place of `from snowplow_tracker import Emitter, Tracker` is the line that changes. Either works without the other.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from fastemit.redis import RedisEmitter as RedisEmitter
     from fastemit.redis import RedisWorker as RedisWorker
     from fastemit.snowplow import Snowplow as Snowplow
+    from fastemit.tracker import Tracker as Tracker
 else:
     # Imported on first use, because they need an extra: name, module, what the extra installs. Not in `__all__`, so
     # that a star import needs none.
@@ -42,6 +43,7 @@ else:
         "RedisEmitter": ("fastemit.redis", "redis"),
         "RedisWorker": ("fastemit.redis", "redis"),
         "Snowplow": ("fastemit.snowplow", "snowplow_tracker"),
+        "Tracker": ("fastemit.tracker", "snowplow_tracker"),
     }
 
     # Out of sight of type checkers, which would take it to mean that every name is there.

@@ -1,44 +1,31 @@
-"""`Snowplow`: trackers by namespace, as `snowplow_tracker.Snowplow`, with fastemit's emitter inside.
+"""`Snowplow`: trackers by namespace, as `snowplow_tracker.Snowplow`, with fastemit's tracker and emitter inside.
 
 Importing this module imports snowplow_tracker.
 """
 
 from __future__ import annotations
 
-import logging
-
 from fastemit.emitter_configuration import REFERENCE_SETTINGS, EmitterConfiguration, arguments_of
 from fastemit.emitters import Emitter
 from fastemit.stats import logger
+from fastemit.tracker import Tracker
 from fastemit.typing import Method
 
-# snowplow_tracker calls logging.basicConfig() when it is imported, which does nothing while the root logger has a
-# handler: without this, using fastemit would change what the whole process logs.
-_guard = logging.NullHandler()
-logging.getLogger().addHandler(_guard)
-try:
-    from snowplow_tracker.emitter_configuration import EmitterConfiguration as ReferenceConfiguration
-    from snowplow_tracker.snowplow import Snowplow as ReferenceSnowplow
-    from snowplow_tracker.subject import Subject
-    from snowplow_tracker.tracker import Tracker
-    from snowplow_tracker.tracker_configuration import TrackerConfiguration
-except ModuleNotFoundError as error:
-    if str(error.name).partition(".")[0] != "snowplow_tracker":
-        raise
-    raise ImportError(
-        'fastemit.Snowplow needs the package snowplow-tracker: pip install "fastemit[tracker]"', name=error.name
-    ) from error
-finally:
-    logging.getLogger().removeHandler(_guard)
+# After `fastemit.tracker`, which sees to what this import would do to the log, and to its absence.
+from snowplow_tracker.emitter_configuration import EmitterConfiguration as ReferenceConfiguration  # isort: skip
+from snowplow_tracker.snowplow import Snowplow as ReferenceSnowplow  # isort: skip
+from snowplow_tracker.subject import Subject  # isort: skip
+from snowplow_tracker.tracker import Tracker as ReferenceTracker  # isort: skip
+from snowplow_tracker.tracker_configuration import TrackerConfiguration  # isort: skip
 
 __all__ = ["Emitter", "EmitterConfiguration", "Method", "Snowplow", "Tracker", "TrackerConfiguration", "logger"]
 
 _TRACKER_SETTINGS = ("encode_base64", "json_encoder")
 #: The trackers, should a later version of snowplow_tracker keep its own in another way.
-_own_trackers: dict[str, Tracker] = {}
+_own_trackers: dict[str, ReferenceTracker] = {}
 
 
-def _trackers() -> dict[str, Tracker]:
+def _trackers() -> dict[str, ReferenceTracker]:
     """The trackers by namespace. They are those of `snowplow_tracker.Snowplow`, so that either class finds them all."""
     # Looked up at each call, since its `reset` makes a new dict.
     shared = getattr(ReferenceSnowplow, "_trackers", None)
@@ -65,7 +52,7 @@ class Snowplow:
         tracker_config: TrackerConfiguration | None = None,
         emitter_config: EmitterConfiguration | ReferenceConfiguration | None = None,
     ) -> Tracker:
-        """Make a tracker with an `Emitter` inside, and register it.
+        """Make a `fastemit.Tracker` with an `Emitter` inside, and register it.
 
         Args:
             namespace: the tracker's name, sent with each event.
@@ -86,27 +73,27 @@ class Snowplow:
         emitter_config = EmitterConfiguration() if emitter_config is None else emitter_config
         _check_attributes("tracker_config", tracker_config, _TRACKER_SETTINGS, "a TrackerConfiguration")
         _check_attributes("emitter_config", emitter_config, REFERENCE_SETTINGS, "an EmitterConfiguration")
-        return Snowplow.add_tracker(
-            Tracker(
-                namespace=namespace,
-                emitters=Emitter(endpoint, method=method, **arguments_of(emitter_config)),
-                app_id=app_id,
-                subject=subject,
-                encode_base64=tracker_config.encode_base64,
-                json_encoder=tracker_config.json_encoder,
-            )
+        tracker = Tracker(
+            namespace=namespace,
+            emitters=Emitter(endpoint, method=method, **arguments_of(emitter_config)),
+            app_id=app_id,
+            subject=subject,
+            encode_base64=tracker_config.encode_base64,
+            json_encoder=tracker_config.json_encoder,
         )
+        Snowplow.add_tracker(tracker)
+        return tracker
 
     @classmethod
-    def add_tracker(cls, tracker: Tracker) -> Tracker:
+    def add_tracker(cls, tracker: ReferenceTracker) -> ReferenceTracker:
         """Register a tracker under its namespace, and return it.
 
-        As in the reference, what is not a `Tracker` is logged and None is returned.
+        Any `snowplow_tracker.Tracker` will do. What is none is logged, and None is returned, as by snowplow_tracker.
 
         Raises:
             TypeError: there is a tracker with this namespace, whichever of the two classes it came by.
         """
-        if not isinstance(tracker, Tracker):
+        if not isinstance(tracker, ReferenceTracker):
             logger.info("Tracker not provided.")
             return None
         namespace = tracker.get_namespace()
@@ -118,12 +105,12 @@ class Snowplow:
         return tracker
 
     @classmethod
-    def get_tracker(cls, namespace: str) -> Tracker | None:
+    def get_tracker(cls, namespace: str) -> ReferenceTracker | None:
         """The tracker of this namespace, or None."""
         return _trackers().get(namespace)
 
     @classmethod
-    def remove_tracker(cls, tracker: Tracker) -> None:
+    def remove_tracker(cls, tracker: ReferenceTracker) -> None:
         """Forget the tracker of this one's namespace. Its emitter goes on, and can still be used."""
         cls.remove_tracker_by_namespace(tracker.get_namespace())
 

@@ -8,8 +8,8 @@ import orjson
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from tests.buffer.test_buffer_flat import expected, written
 
+from tests.buffer.test_buffer_flat import expected, written
 from tests.support.buffer import drain, make_buffer
 
 #: One for each way in which CPython stores a string, and for each number of bytes that a character takes.

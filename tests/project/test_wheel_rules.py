@@ -19,6 +19,8 @@ GOOD = {
     "fastemit/__init__.py": b"",
     "fastemit/_buffer.cpython-312-x86_64-linux-gnu.so": b"",
     "fastemit/_buffer.pyi": b"",
+    "fastemit/_payload.cpython-312-x86_64-linux-gnu.so": b"",
+    "fastemit/_payload.pyi": b"",
     "fastemit/py.typed": b"",
     "fastemit-1.0.dist-info/licenses/LICENSE": b"",
 }

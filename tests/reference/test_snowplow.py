@@ -115,9 +115,10 @@ def test_everything_public_in_the_reference_is_there() -> None:
     assert names - set(dir(Snowplow)) == set()
 
 
-def test_the_tracker_is_snowplow_trackers_and_the_emitter_ours(create: Create) -> None:
+def test_the_tracker_and_the_emitter_are_ours(create: Create) -> None:
     tracker = create()
-    assert type(tracker) is Tracker
+    assert type(tracker) is fastemit.Tracker
+    assert isinstance(tracker, Tracker)
     assert type(emitter_of(tracker)) is Emitter
 
 
@@ -482,7 +483,15 @@ print(before, "snowplow_tracker" in sys.modules, fastemit.Snowplow is fastemit.s
 
 @pytest.mark.parametrize(
     "use",
-    ["fastemit.Snowplow", "from fastemit import Snowplow", "import fastemit.snowplow", "hasattr(fastemit, 'Snowplow')"],
+    [
+        "fastemit.Snowplow",
+        "from fastemit import Snowplow",
+        "import fastemit.snowplow",
+        "hasattr(fastemit, 'Snowplow')",
+        "fastemit.Tracker",
+        "from fastemit import Tracker",
+        "import fastemit.tracker",
+    ],
 )
 def test_without_the_package_an_import_error_says_what_to_install(use: str) -> None:
     program = f"""
@@ -494,7 +503,9 @@ for _ in range(2):
     except ImportError as error:
         print(error)
 """
-    expected = 'fastemit.Snowplow needs the package snowplow-tracker: pip install "fastemit[tracker]"'
+    expected = (
+        'fastemit.Tracker and fastemit.Snowplow need the package snowplow-tracker: pip install "fastemit[tracker]"'
+    )
     assert output_of(program).splitlines() == [expected, expected]
 
 

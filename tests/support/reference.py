@@ -1,4 +1,4 @@
-"""What the tests against the reference package share: emitters of 1.1.0, and 0.15.0, which lies in a directory."""
+"""What the tests against the reference package share: emitters of 1.1.0, and where older versions of it lie."""
 
 from __future__ import annotations
 
@@ -20,6 +20,13 @@ REFERENCE_0_15 = Path(sys.prefix) / "reference-0.15"
 
 needs_reference_0_15 = pytest.mark.skipif(
     not REFERENCE_0_15.is_dir(), reason=f"snowplow-tracker 0.15.0 is not in {REFERENCE_0_15}: make test puts it there"
+)
+
+#: And 1.0.0.
+REFERENCE_1_0 = Path(sys.prefix) / "reference-1.0"
+
+needs_reference_1_0 = pytest.mark.skipif(
+    not REFERENCE_1_0.is_dir(), reason=f"snowplow-tracker 1.0.0 is not in {REFERENCE_1_0}: make test puts it there"
 )
 
 #: Makes an emitter of the reference, by default an `Emitter` whose `batch_size` is never reached.

@@ -246,6 +246,11 @@ def trackers(emitter: Emitter, other: AsyncEmitter) -> None:
     tracker.track(PageView(page_url="https://example.com", page_title="Home"))
     tracker.flush()
     Tracker("shop", [emitter, other, Recording("example.com"), FromScratch()])
+    quick = fastemit.Tracker("shop", [emitter, FromScratch()], Subject(), "web", False, json_encoder=str)
+    assert_type(quick.track(PageView(page_url="https://example.com")), str | None)
+    assert_type(quick.get_uuid(), str)
+    any_tracker: Tracker = quick
+    any_tracker.flush()
     theirs: list[ReferenceProtocol] = [emitter, other, FromScratch()]
     ours: list[EmitterProtocol] = [emitter, other, FromScratch()]
     Tracker("shop", theirs)
@@ -354,7 +359,7 @@ def configuration() -> EmitterConfiguration:
 
 
 def registry(config: EmitterConfiguration, theirs: ReferenceConfiguration) -> None:
-    assert_type(Snowplow.create_tracker("a", "example.com"), Tracker)
+    assert_type(Snowplow.create_tracker("a", "example.com"), fastemit.Tracker)
     Snowplow.create_tracker("b", "example.com", "get", "shop", Subject(), TrackerConfiguration(), config)
     Snowplow.create_tracker(
         namespace="c",
