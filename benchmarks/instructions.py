@@ -1,4 +1,6 @@
-"""Instructions of an event, by valgrind's callgrind, as a ratio to bare `orjson.dumps` in the same run.
+"""Instructions of an event, by valgrind's callgrind, as a ratio to something else in the same run.
+
+That is bare `orjson.dumps` for the emitter, and `snowplow_tracker.Tracker` for the Tracker.
 
     python benchmarks/instructions.py            compare with benchmarks/instructions.json; 1 when one has grown
     python benchmarks/instructions.py --keep     measure, and keep the figures there
@@ -75,6 +77,26 @@ for _ in repeat(None, COUNT // A_BATCH):
         {take}({{"e": encoded.decode()}})
     {settle}
 """
+#: The rows of the Tracker, and the events that they track.
+TRACKED: Final = {
+    "make and track, page view": "page view",
+    "make and track, page view with a Subject": "page view with a Subject",
+    "make and track, structured": "structured",
+    "make and track, self-describing with a context": "self-describing with a context",
+}
+_TRACK = """
+import fastemit, snowplow_tracker
+from tracked_events import EVENTS, subject
+
+class Nothing:
+    def input(self, payload):
+        pass
+
+tracker = {package}.Tracker("shop", Nothing(), subject() if {kind!r}.endswith("Subject") else None, "web")
+make = EVENTS[{kind!r}]
+for _ in repeat(None, COUNT // 4):
+    tracker.track(make())
+"""
 #: What each workload does with COUNT events. The cost of a send cycle is that of `cycle` less that of `input`.
 WORKLOADS: Final = {
     "dumps": """
@@ -112,6 +134,11 @@ assert delivery.stats().sent_events == COUNT
     "strings, made": _STRINGS.format(take="len", settle="pass"),
     "strings, orjson.dumps": _STRINGS.format(take="orjson.dumps", settle="pass"),
     "strings, input": _STRINGS.format(take="buffer.append", settle="buffer.take().sent()"),
+    **{
+        f"{name}, {package}": _TRACK.format(package=package, kind=kind)
+        for name, kind in TRACKED.items()
+        for package in ("fastemit", "snowplow_tracker")
+    },
 }
 
 
@@ -159,6 +186,7 @@ def ratios(costs: dict[str, float]) -> dict[str, float]:
         **{name: cost / limit for name, cost in costs.items() if name.startswith("drop the oldest")},
         "strings of all kinds, to orjson.dumps of the same": (costs["strings, input"] - costs["strings, made"])
         / (costs["strings, orjson.dumps"] - costs["strings, made"]),
+        **{name: costs[f"{name}, fastemit"] / costs[f"{name}, snowplow_tracker"] for name in TRACKED},
     }
 
 
@@ -182,7 +210,7 @@ def main() -> int:
     before = kept.get(kind())
     grown = False
     for name, value in measured.items():
-        line = f"{name}: {value:.3f} times orjson.dumps"
+        line = f"{name}: {value:.3f} times {'snowplow_tracker' if name in TRACKED else 'orjson.dumps'}"
         if before is not None and name in before:
             line += f", kept {before[name]:.3f}"
             if value > before[name] * (1 + ALLOWED):
