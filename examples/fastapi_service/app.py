@@ -7,9 +7,9 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
-from snowplow_tracker import PageView, StructuredEvent, Subject, Tracker
+from snowplow_tracker import PageView, StructuredEvent, Subject
 
-from fastemit import Emitter
+from fastemit import Emitter, Tracker
 
 
 @asynccontextmanager

@@ -3,9 +3,9 @@
 import os
 
 from flask import Flask, Response, request
-from snowplow_tracker import PageView, Subject, Tracker
+from snowplow_tracker import PageView, Subject
 
-from fastemit import Emitter
+from fastemit import Emitter, Tracker
 
 emitter = Emitter(
     os.environ.get("SNOWPLOW_COLLECTOR", "http://127.0.0.1:9090"),
