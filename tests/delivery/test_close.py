@@ -253,7 +253,7 @@ def test_the_threads_are_gone_after_close(rig: Rig, threads: int) -> None:
     emitter = rig.async_emitter(thread_count=threads)
     put(emitter, 3)
     emitter.drain()
-    assert len(rig.new_threads()) == threads
+    eventually(lambda: len(rig.new_threads()) == threads)
     emitter.close()
     eventually(lambda: not rig.new_threads())
 

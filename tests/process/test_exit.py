@@ -265,7 +265,7 @@ def test_an_idle_emitter_that_is_dropped_is_collected_and_its_threads_end(rig: R
     emitter = AsyncEmitter(rig.collector.url, thread_count=threads)
     put(emitter, 3)
     emitter.sync_flush()
-    assert len(rig.new_threads()) == threads
+    eventually(lambda: len(rig.new_threads()) == threads)
     seen: list[Any] = [weakref.ref(emitter), weakref.ref(emitter._delivery), weakref.ref(emitter._buffer)]
     del emitter
     eventually(lambda: gc.collect() >= 0 and [ref() for ref in seen] == [None] * 3)
