@@ -125,7 +125,7 @@ def test_the_callbacks_of_the_emitter_run(rdb: Any, collector: Collector) -> Non
 
 
 def test_events_that_the_collector_refuses_leave_redis(rdb: Any, collector: Collector) -> None:
-    collector.respond(status=400)
+    collector.respond(status=400, times=None)
     put(rdb, 5)
     worker = make(collector, rdb)
     with at_work(worker):
