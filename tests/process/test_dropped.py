@@ -100,6 +100,7 @@ def test_the_first_of_more_than_are_kept_are_given_up_and_told_of(
     monkeypatch.setattr(leftovers, "_pool", leftovers._Pool())
     rig.collector.close()
     before = len(lifecycle._open)
+    adopted = set(lifecycle._orphans)  # by other tests of this process
     drop(rig, 20)
     # Each is there from the moment it is made.
     eventually(lambda: len(lifecycle._open) == before + 5)
@@ -111,7 +112,7 @@ def test_the_first_of_more_than_are_kept_are_given_up_and_told_of(
     assert len(arrived) == len(set(arrived)) == 5
     # About in the order in which they were dropped: that is, in which their senders saw it.
     assert min(arrived) > 5
-    assert lifecycle._orphans == {}
+    assert set(lifecycle._orphans) <= adopted
 
 
 def test_the_first_of_those_that_hold_more_bytes_than_are_kept_are_given_up(
@@ -135,10 +136,11 @@ def test_what_cannot_be_sent_for_long_is_given_up_and_told_of(
 ) -> None:
     monkeypatch.setattr(leftovers, "PATIENCE", 0.2)
     rig.collector.close()
+    adopted = set(lifecycle._orphans)
     drop(rig, 3)
     eventually(lambda: not rig.new_threads())
     assert GIVEN_UP in caplog.text
-    assert lifecycle._orphans == {}
+    assert set(lifecycle._orphans) <= adopted
 
 
 def test_those_without_a_thread_are_kept_within_the_same_bound(

@@ -16,6 +16,8 @@ from tests.support.pythons import prepared, pythons
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the watchdog of these programs is a process group")
 
 PYTHONS = pytest.mark.parametrize("version", sorted(pythons()))
+#: Since 3.12 an interpreter can have a GIL of its own; before, none that has threads can be destroyed.
+PYTHONS_SINCE_3_12 = pytest.mark.parametrize("version", sorted({*pythons()} - {"3.10", "3.11"}))
 #: Comes before anything of fastemit, and so before the script's own import of it, which is left out by the exit.
 LEGACY = """
 import sys, textwrap, time
@@ -79,10 +81,8 @@ def told_what_to_set(line: str) -> bool:
     return line.startswith("fastemit._buffer fastemit cannot") and "WSGIApplicationGroup %{GLOBAL}" in line
 
 
-@PYTHONS
+@PYTHONS_SINCE_3_12
 def test_an_isolated_interpreter_is_told_what_to_set(run: WatchedScript, version: str) -> None:
-    if version in ("3.10", "3.11"):
-        pytest.skip("from Python 3.12 on an interpreter can have a GIL of its own")
     line, _ = run_main(run, version, "run(create(isolated=True), IMPORT)").lines
     assert told_what_to_set(line)
 
@@ -136,10 +136,8 @@ def test_the_process_ends_in_time_with_an_interpreter_whose_collector_hangs(
     assert ended.seconds < 5
 
 
-@PYTHONS
+@PYTHONS_SINCE_3_12
 def test_an_interpreter_can_be_destroyed_just_after_a_close(run: WatchedScript, version: str) -> None:
-    if version in ("3.10", "3.11"):
-        pytest.skip("there _xxsubinterpreters destroys none that has threads")
     script = (
         "interpreter = create()\nrun(interpreter, EMIT.format(emitter='AsyncEmitter(URL, thread_count=8)') "
         "+ 'emitter.close()')\ninterpreters.destroy(interpreter)"
@@ -148,13 +146,18 @@ def test_an_interpreter_can_be_destroyed_just_after_a_close(run: WatchedScript, 
     assert run.arrived == [0, 1, 2]
 
 
-@PYTHONS
-@pytest.mark.parametrize("emitter", EMITTERS.values(), ids=EMITTERS)
+@pytest.mark.parametrize(
+    ("version", "emitter"),
+    [
+        pytest.param(version, emitter, id=f"{version}-{name}")
+        for version in sorted(pythons())
+        for name, emitter in EMITTERS.items()
+        if version not in ("3.10", "3.11") or "background=False" in emitter
+    ],
+)
 def test_what_is_queued_in_an_interpreter_that_is_destroyed_is_sent(
     run: WatchedScript, version: str, emitter: str
 ) -> None:
-    if version in ("3.10", "3.11") and "background=False" not in emitter:
-        pytest.skip("there _xxsubinterpreters destroys none that has threads")
     script = (
         f"interpreter = create()\nrun(interpreter, EMIT.format(emitter={emitter!r}))\ninterpreters.destroy(interpreter)"
     )

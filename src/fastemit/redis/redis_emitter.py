@@ -164,6 +164,7 @@ class RedisEmitter(Draining):
 
     _transport: PushTransport = unmade()
     _buffer: EventBuffer = unmade()
+    _parts: tuple[EventBuffer, PushTransport, Delivery] = unmade()
 
     @checks.renamed(dbr="rdb", buffer_size="batch_size")
     def __init__(
