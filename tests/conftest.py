@@ -10,8 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import fastemit
+from fastemit._delivery import schedule
+from fastemit._delivery.retry import Backoff
 from fastemit.testing import Collector
-from tests.support.emitters import CountingAsyncEmitter, CountingEmitter, accounted, sender_threads, until
+from tests.support.delivery import Rig, rigged
+from tests.support.emitters import CountingAsyncEmitter, CountingEmitter, Recorder, accounted, sender_threads, until
+from tests.support.environment import PROXY_VARIABLES
 
 if TYPE_CHECKING:
     from tests.support.redis_server import RedisServer
@@ -29,9 +34,21 @@ def pytest_configure() -> None:
 @pytest.fixture(autouse=True)
 def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     """Requests go straight to the loopback, whatever the machine's settings."""
-    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+    for name in PROXY_VARIABLES:
         monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+
+
+@pytest.fixture
+def no_short_delay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A first delay of a second, which chance may make a millisecond, over before anybody looks."""
+    monkeypatch.setattr(schedule, "Backoff", functools.partial(Backoff, chance=lambda: 0.999))
+
+
+@pytest.fixture
+def recorder() -> Recorder:
+    """Both callbacks of an emitter."""
+    return Recorder()
 
 
 @pytest.fixture
@@ -39,6 +56,23 @@ def collector() -> Iterator[Collector]:
     """A collector of the test's own."""
     with Collector() as collector:
         yield collector
+
+
+@pytest.fixture
+def no_trackers() -> Iterator[None]:
+    """No tracker of a test is found by the next one."""
+    yield
+    import snowplow_tracker  # not every Python has it
+
+    fastemit.Snowplow.reset()
+    snowplow_tracker.Snowplow.reset()
+
+
+@pytest.fixture
+def rig() -> Iterator[Rig]:
+    """A collector, and emitters that end with it."""
+    with rigged() as rig:
+        yield rig
 
 
 @pytest.fixture(scope="module")

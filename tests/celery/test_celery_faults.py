@@ -22,11 +22,11 @@ from tests.support.celery_workers import (
     Relayed,
     app_of,
     emitters,
-    environment,
     eventually,
     running,
 )
 from tests.support.delivery import RawServer, numbers, put, within
+from tests.support.environment import environment
 
 QUICK = {"max_retry_delay_seconds": 0.05}
 

@@ -16,8 +16,9 @@ import pytest
 from fastemit import Emitter
 from fastemit.celery import CeleryEmitter, app
 from fastemit.testing import Collector
-from tests.support.celery_workers import PATIENCE, Celery, RedisServer, app_of, environment, running
+from tests.support.celery_workers import PATIENCE, Celery, RedisServer, app_of, running
 from tests.support.delivery import numbers
+from tests.support.environment import environment
 from tests.support.stores import ROOT, python_blocks
 
 URL = "http://127.0.0.1:1"

@@ -18,6 +18,7 @@ import urllib3
 
 from fastemit import cli
 from fastemit._version import __version__
+from tests.support.environment import output_of
 
 ENVELOPE = {
     "schema": "iglu:com.snowplowanalytics.snowplow/payload_data/jsonschema/1-0-4",
@@ -151,9 +152,10 @@ def test_a_reader_that_left_is_no_traceback() -> None:
 
 def test_the_command_line_loads_no_emitter() -> None:
     program = "import sys, fastemit.cli; print(*(m for m in sys.modules if m.startswith('fastemit')))"
-    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=True)
     package = {"fastemit", "fastemit._version"}
-    loaded_by_cli = {name for name in result.stdout.split() if name.startswith(("fastemit.cli", "fastemit.testing"))}
+    loaded_by_cli = {
+        name for name in output_of(program).split() if name.startswith(("fastemit.cli", "fastemit.testing"))
+    }
     assert loaded_by_cli == {
         "fastemit.cli",
         "fastemit.cli._arguments",
@@ -162,4 +164,4 @@ def test_the_command_line_loads_no_emitter() -> None:
         "fastemit.cli.redis_worker",
         "fastemit.cli.send",
     }
-    assert package <= set(result.stdout.split())
+    assert package <= set(output_of(program).split())

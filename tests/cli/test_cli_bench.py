@@ -19,7 +19,8 @@ import pytest
 from fastemit import cli
 from fastemit.cli import bench
 from tests.support.delivery import within
-from tests.support.processes import environment, terminal
+from tests.support.environment import environment
+from tests.support.processes import terminal
 
 NAMES = ["fastemit.Emitter", "snowplow_tracker.Emitter", "the same, session and batch_size=500"]
 

@@ -10,7 +10,7 @@ import pytest
 
 from fastemit import cli
 from fastemit.testing import Collector
-from tests.support.processes import environment
+from tests.support.environment import environment
 
 EVENT = b'{"e":"pv","p":"web","tv":"test-1"}\n'
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import gc
-import subprocess
-import sys
 import urllib.request
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +15,7 @@ from fastemit import Emitter
 from fastemit.contrib.prometheus import EmitterCollector
 from fastemit.testing import Collector
 from tests.support.delivery import Running, eventually
+from tests.support.environment import output_of
 
 MakeEmitter = Callable[..., Any]
 EVENT = {"e": "pv", "p": "srv", "tv": "test-1"}
@@ -200,7 +199,6 @@ try:
 except ImportError as error:
     print(error)
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=True)
-    assert done.stdout.strip() == (
+    assert output_of(program) == (
         'fastemit.contrib.prometheus needs the package prometheus-client: pip install "fastemit[prometheus]"'
     )

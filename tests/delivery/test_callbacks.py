@@ -7,21 +7,14 @@ import inspect
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from fastemit import Emitter
 from fastemit._delivery.reporting import Reporter
-from tests.support.delivery import DEADLINE, Rig, Running, eventually, numbers, put, rigged, within
-
-
-@pytest.fixture
-def rig() -> Iterator[Rig]:
-    with rigged() as rig:
-        yield rig
-
+from tests.support.delivery import DEADLINE, Rig, Running, eventually, numbers, put, within
 
 BACKGROUND = pytest.mark.parametrize("background", [True, False])
 OUTCOMES = pytest.mark.parametrize(("status", "name"), [(200, "on_success"), (400, "on_failure"), (500, "on_failure")])

@@ -5,21 +5,13 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from fastemit import AsyncEmitter, Emitter
 from fastemit.testing import Collector
-from tests.support.delivery import DEADLINE, Rig, Running, eventually, numbers, put, rigged, within
-
-
-@pytest.fixture
-def rig() -> Iterator[Rig]:
-    with rigged() as rig:
-        yield rig
-
+from tests.support.delivery import DEADLINE, Rig, Running, eventually, numbers, put, within
 
 BACKGROUND = pytest.mark.parametrize("background", [True, False])
 

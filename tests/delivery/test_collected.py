@@ -10,13 +10,7 @@ from typing import Any
 import pytest
 
 from fastemit import AsyncEmitter, Emitter
-from tests.support.delivery import Rig, eventually, numbers, put, rigged
-
-
-@pytest.fixture
-def rig() -> Iterator[Rig]:
-    with rigged() as rig:
-        yield rig
+from tests.support.delivery import Rig, eventually, numbers, put
 
 
 @pytest.fixture(autouse=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,16 +12,9 @@ import pytest
 from fastemit import AsyncEmitter, Emitter
 from fastemit.testing import Collector
 from tests.conftest import MakeEmitter
-from tests.support.delivery import DEADLINE, Rig, Running, numbers, put, rigged, within
+from tests.support.delivery import DEADLINE, Rig, Running, numbers, put, within
 from tests.support.emitters import QUICK, accounted
 from tests.support.stores import ListStore, documented
-
-
-@pytest.fixture
-def rig() -> Iterator[Rig]:
-    with rigged() as rig:
-        yield rig
-
 
 KINDS: dict[str, tuple[type[Emitter], dict[str, Any]]] = {
     "Emitter": (Emitter, {}),

@@ -11,16 +11,10 @@ import pytest
 
 from fastemit._delivery import schedule
 from fastemit._delivery.retry import Backoff
-from tests.support.delivery import OK, RawServer, Rig, put, rigged, within
+from tests.support.delivery import OK, RawServer, Rig, put, within
 
 CODES = range(101, 600)
 REJECTED = {400, 401, 403, 410, 422}
-
-
-@pytest.fixture
-def rig() -> Iterator[Rig]:
-    with rigged() as rig:
-        yield rig
 
 
 @pytest.fixture(autouse=True)

@@ -4,20 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from fastemit import AsyncEmitter, Emitter
-from tests.support.delivery import A_WHILE, DEADLINE, Rig, Running, eventually, numbers, put, rigged, within
-
-
-@pytest.fixture
-def rig() -> Iterator[Rig]:
-    with rigged() as rig:
-        yield rig
-
+from tests.support.delivery import A_WHILE, DEADLINE, Rig, Running, eventually, numbers, put, within
 
 # -- waiting ---------------------------------------------------------------------------------------------------------
 

@@ -17,13 +17,6 @@ from fastemit.testing import Collector
 from tests.support.delivery import DEADLINE, Rig, eventually, numbers, put, rigged
 from tests.support.emitters import QUICK, Recorder, accounted
 
-
-@pytest.fixture
-def rig() -> Iterator[Rig]:
-    with rigged() as rig:
-        yield rig
-
-
 BACKGROUND = pytest.mark.parametrize("background", [True, False])
 
 

@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.support.delivery import DEADLINE, Rig, Running, Script, eventually, numbers, put, rigged, within
+from tests.support.delivery import DEADLINE, Rig, Running, Script, eventually, numbers, put, within
 from tests.support.emitters import accounted
-
-
-@pytest.fixture
-def rig() -> Iterator[Rig]:
-    with rigged() as rig:
-        yield rig
-
 
 BACKGROUND = pytest.mark.parametrize("background", [True, False])
 

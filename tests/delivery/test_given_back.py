@@ -6,23 +6,17 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from fastemit import AsyncEmitter, Emitter
-from tests.support.delivery import DEADLINE, Rig, Running, eventually, numbers, put, rigged
+from tests.support.delivery import DEADLINE, Rig, Running, eventually, numbers, put
 from tests.support.emitters import QUICK, accounted
 from tests.support.stores import ListStore, documented
 
 Failure = Callable[[int, list[dict[str, Any]]], None]
-
-
-@pytest.fixture
-def rig() -> Iterator[Rig]:
-    with rigged() as rig:
-        yield rig
 
 
 KINDS: dict[str, tuple[type[Emitter], dict[str, Any]]] = {

@@ -9,24 +9,18 @@ import contextlib
 import gc
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import urllib3.connectionpool
 
 from fastemit import Emitter
-from tests.support.delivery import Rig, Running, numbers, put, rigged
+from tests.support.delivery import Rig, Running, numbers, put
 from tests.support.interrupts import Interrupted, Interrupter
 
 OURS = tuple(f"_delivery/{name}" for name in ("delivery", "inline", "workers", "waking", "waiting"))
 #: urllib3's pool of connections, and what the one that it makes by itself is made of.
 POOL = (urllib3.connectionpool.__file__, queue.__file__, threading.__file__)
-
-
-@pytest.fixture
-def rig() -> Iterator[Rig]:
-    with rigged() as rig:
-        yield rig
 
 
 def points_of(make: Callable[[], Emitter], files: tuple[str, ...]) -> int:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 import sys
 import threading
-from collections.abc import Iterator
 
 import pytest
 
 from fastemit import Emitter
-from tests.support.delivery import Rig, numbers, put, rigged
+from tests.support.delivery import Rig, numbers, put
 from tests.support.interrupts import Interrupted, Interrupter
 
 #: All that runs between `append` and the new thread.
@@ -18,12 +17,6 @@ FILES = tuple(
     [f"_delivery/{name}" for name in ("delivery", "senders", "workers", "waking", "leftovers", "waiting", "overrides")]
     + ["_process/lifecycle", threading.__file__]
 )
-
-
-@pytest.fixture
-def rig() -> Iterator[Rig]:
-    with rigged() as rig:
-        yield rig
 
 
 def points_of(emitters: list[Emitter]) -> int:

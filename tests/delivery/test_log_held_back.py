@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -16,18 +16,12 @@ import pytest
 from fastemit import AsyncEmitter, Emitter, RedisWorker
 from fastemit.celery.worker import Destination, Part, Relay
 from fastemit.stats import ThrottledLog
-from tests.support.delivery import A_WHILE, DEADLINE, Rig, eventually, put, rigged
+from tests.support.delivery import A_WHILE, DEADLINE, Rig, eventually, put
 from tests.support.emitters import QUICK
-from tests.support.processes import environment
+from tests.support.environment import environment
 
 #: Seconds between two lines of a kind.
 INTERVAL = 0.3
-
-
-@pytest.fixture
-def rig() -> Iterator[Rig]:
-    with rigged() as rig:
-        yield rig
 
 
 Lines = Callable[[], list[str]]

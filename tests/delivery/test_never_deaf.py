@@ -11,14 +11,8 @@ from typing import Any
 import pytest
 
 from fastemit import Emitter
-from tests.support.delivery import DEADLINE, Rig, Running, answering, eventually, numbers, put, rigged, within
+from tests.support.delivery import DEADLINE, Rig, Running, answering, eventually, numbers, put, within
 from tests.support.logs import Asking
-
-
-@pytest.fixture
-def rig() -> Iterator[Rig]:
-    with rigged() as rig:
-        yield rig
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 from unittest import mock
 
@@ -10,16 +10,10 @@ import pytest
 import snowplow_tracker
 
 from fastemit import AsyncEmitter, Emitter
-from tests.support.delivery import DEADLINE, Rig, eventually, numbers, put, rigged
+from tests.support.delivery import DEADLINE, Rig, eventually, numbers, put
 from tests.support.emitters import QUICK, Recorder, accounted
 
 Hook = Callable[[Callable[[list[dict[str, Any]]], None], list[dict[str, Any]]], object]
-
-
-@pytest.fixture
-def rig() -> Iterator[Rig]:
-    with rigged() as rig:
-        yield rig
 
 
 KINDS: dict[str, tuple[type[Emitter], dict[str, Any]]] = {

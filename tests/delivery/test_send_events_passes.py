@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import snowplow_tracker
 
 from fastemit import AsyncEmitter, Emitter
-from tests.support.delivery import DEADLINE, Rig, numbers, rigged
+from tests.support.delivery import DEADLINE, Rig, numbers
 from tests.support.emitters import Recorder, accounted
 from tests.support.stores import ListStore
-
-
-@pytest.fixture
-def rig() -> Iterator[Rig]:
-    with rigged() as rig:
-        yield rig
-
 
 KINDS: dict[str, tuple[type[Emitter], dict[str, Any]]] = {
     "Emitter": (Emitter, {}),

@@ -17,15 +17,9 @@ import requests
 
 from fastemit import Emitter
 from fastemit._signals import of_signal_handler
-from tests.support.delivery import DEADLINE, Rig, Running, eventually, numbers, put, rigged, within
+from tests.support.delivery import DEADLINE, Rig, Running, eventually, numbers, put, within
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="needs a signal of the user's")
-
-
-@pytest.fixture
-def rig() -> Iterator[Rig]:
-    with rigged() as rig:
-        yield rig
 
 
 class SoftLimit(Exception):

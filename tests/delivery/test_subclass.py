@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 from unittest import mock
 
@@ -12,15 +12,8 @@ import pytest
 import snowplow_tracker
 
 from fastemit import AsyncEmitter, Emitter
-from tests.support.delivery import DEADLINE, Rig, Running, eventually, numbers, put, rigged
+from tests.support.delivery import DEADLINE, Rig, Running, eventually, numbers, put
 from tests.support.emitters import QUICK, Recorder, accounted
-
-
-@pytest.fixture
-def rig() -> Iterator[Rig]:
-    with rigged() as rig:
-        yield rig
-
 
 METHODS = pytest.mark.parametrize("method", ["post", "get"])
 KINDS: dict[str, tuple[type[Emitter], dict[str, Any]]] = {

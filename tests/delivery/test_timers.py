@@ -4,22 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import snowplow_tracker
 
 from fastemit import AsyncEmitter, Emitter
-from tests.support.delivery import A_WHILE, Rig, Script, eventually, numbers, put, rigged, within
+from tests.support.delivery import A_WHILE, Rig, Script, eventually, numbers, put, within
 from tests.support.emitters import QUICK
-
-
-@pytest.fixture
-def rig() -> Iterator[Rig]:
-    with rigged() as rig:
-        yield rig
-
 
 CLASSES = pytest.mark.parametrize("cls", [Emitter, AsyncEmitter])
 METHODS = pytest.mark.parametrize("method", ["post", "get"])

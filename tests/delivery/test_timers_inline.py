@@ -5,23 +5,17 @@ from __future__ import annotations
 import inspect
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from fastemit import AsyncEmitter, Emitter
 from fastemit._delivery.controls import Timer
-from tests.support.delivery import A_WHILE, DEADLINE, Rig, eventually, numbers, put, rigged
+from tests.support.delivery import A_WHILE, DEADLINE, Rig, eventually, numbers, put
 from tests.support.emitters import QUICK
 
 LINE = "a flush timer with background=False: no thread keeps the time, so the first input after each interval of"
-
-
-@pytest.fixture
-def rig() -> Iterator[Rig]:
-    with rigged() as rig:
-        yield rig
 
 
 def at_construction(rig: Rig, seconds: float, cls: type[Emitter] = Emitter, **settings: Any) -> Emitter:

@@ -14,6 +14,8 @@ import fastemit
 from fastemit.testing import Collector
 from tests.support.stores import ROOT, python_blocks
 
+pytestmark = pytest.mark.usefixtures("no_trackers")
+
 HOST = "collector.example.com"
 _TEST = re.compile(r"`(test_\w+\.py)::(test_\w+)`")
 
@@ -180,12 +182,6 @@ assert not e1.timer.is_active()
 """,
     ),
 }
-
-
-@pytest.fixture(autouse=True)
-def no_trackers() -> Any:
-    yield
-    fastemit.Snowplow.reset()
 
 
 def arrives(collector: Collector, source: str, count: int, **names: Any) -> None:

@@ -21,8 +21,9 @@ from fastemit._buffer import DROPPED_FOR
 from fastemit._transport.http import DEFAULT_TIMEOUT
 from fastemit.contrib.prometheus import EmitterCollector
 from fastemit.testing import Collector
+from tests.support.environment import environment
 from tests.support.pages import HOST, ROOT, Block, block, blocks, command, write_files
-from tests.support.processes import environment, watched
+from tests.support.processes import watched
 
 MakeEmitter = Callable[..., Any]
 PAGES = ["index", "quick-start", "migrate", "testing", "monitoring", "troubleshooting"]

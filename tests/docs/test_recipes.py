@@ -16,9 +16,10 @@ from pathlib import Path
 import pytest
 
 from fastemit.testing import Collector
+from tests.support.environment import environment
 from tests.support.hosts import needs_host
 from tests.support.pages import ROOT, block, command, free_port, write_files
-from tests.support.processes import Watched, environment, watched
+from tests.support.processes import Watched, watched
 
 REQUESTS = 12
 PAGES = sorted(path.stem for path in (ROOT / "docs/recipes").glob("*.md"))

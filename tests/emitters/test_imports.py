@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
 
 import fastemit
+from tests.support.environment import output_of
 
 PUBLIC = {
     "AsyncEmitter",
@@ -19,12 +17,6 @@ PUBLIC = {
     "__version__",
     "logger",
 }
-
-
-def output_of(program: str) -> str:
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=True)
-    assert done.stderr == ""
-    return done.stdout.strip()
 
 
 @pytest.mark.parametrize("module", ["fastemit", "fastemit.testing", "fastemit.cli"])

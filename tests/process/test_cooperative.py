@@ -10,13 +10,11 @@ import asyncio
 import itertools
 import sys
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from fastemit import AsyncEmitter, Emitter
-from tests.support.delivery import Rig, put, rigged
+from tests.support.delivery import Rig, put
 from tests.support.hosts import needs_host
 from tests.support.processes import WatchedScript
 
@@ -26,17 +24,6 @@ ROUNDS = 6
 ANSWERED_AFTER = 0.15
 
 needs_gevent = needs_host("gevent")
-
-
-@pytest.fixture
-def rig() -> Iterator[Rig]:
-    with rigged() as rig:
-        yield rig
-
-
-@pytest.fixture
-def run(rig: Rig, tmp_path: Path) -> WatchedScript:
-    return WatchedScript(rig, tmp_path)
 
 
 PATCH = """

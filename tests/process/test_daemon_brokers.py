@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.process.test_daemon import DAEMON, files_are_whole, pytestmark, run
-from tests.support.delivery import Rig, rigged
+from tests.support.delivery import Rig
 from tests.support.hosts import needs_host
 from tests.support.processes import WatchedScript
 from tests.support.redis_server import RedisServer
@@ -93,12 +92,6 @@ def test_a_daemon_keeps_its_files_where_events_go_to_a_celery_broker(
     )
     files_are_whole(tmp_path)
     assert rdb.llen("celery") == 3
-
-
-@pytest.fixture
-def rig() -> Iterator[Rig]:
-    with rigged() as rig:
-        yield rig
 
 
 @needs_host("gevent")

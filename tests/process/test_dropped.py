@@ -17,16 +17,10 @@ from fastemit import Emitter
 from fastemit._delivery import leftovers
 from fastemit._process import lifecycle
 from fastemit._time import monotonic
-from tests.support.delivery import Rig, eventually, numbers, put, rigged, senders
+from tests.support.delivery import Rig, eventually, numbers, put, senders
 from tests.support.processes import WatchedScript
 
 GIVEN_UP = "events of dropped emitters given up"
-
-
-@pytest.fixture
-def rig() -> Iterator[Rig]:
-    with rigged() as rig:
-        yield rig
 
 
 @pytest.fixture

@@ -6,20 +6,13 @@ import gc
 import sys
 import threading
 import weakref
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fastemit import AsyncEmitter, Emitter
-from tests.support.delivery import Rig, Script, eventually, numbers, put, rigged
-
-
-@pytest.fixture
-def rig() -> Iterator[Rig]:
-    with rigged() as rig:
-        yield rig
+from tests.support.delivery import Rig, Script, eventually, numbers, put
 
 
 @pytest.fixture

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.delivery import Ended, Rig, rigged
+from tests.support.delivery import Ended, Rig
+from tests.support.environment import environment
 from tests.support.hosts import needs_host
-from tests.support.processes import WatchedScript, environment
+from tests.support.processes import WatchedScript
 from tests.support.pythons import prepared, pythons
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the watchdog of these programs is a process group")
@@ -47,17 +46,6 @@ EMITTERS = {
 FLUSHES = ["flush()", "sync_flush()", "async_flush()", "drain()", "drain(5)", "close()"]
 UNSENT = "the process ends with 2 events that came last and were not flushed, and are lost\n"
 PYTHONS = pytest.mark.parametrize("version", sorted(pythons()))
-
-
-@pytest.fixture
-def rig() -> Iterator[Rig]:
-    with rigged() as rig:
-        yield rig
-
-
-@pytest.fixture
-def run(rig: Rig, tmp_path: Path) -> WatchedScript:
-    return WatchedScript(rig, tmp_path)
 
 
 @pytest.mark.parametrize("before", [0, 3])

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from fastemit._process import lifecycle
 from fastemit._time import monotonic
-from tests.support.delivery import Rig, rigged, silent, within
+from tests.support.delivery import Rig, silent, within
 from tests.support.processes import WatchedScript
-
-
-@pytest.fixture
-def rig() -> Iterator[Rig]:
-    with rigged() as rig:
-        yield rig
 
 
 @pytest.fixture

@@ -4,28 +4,16 @@ from __future__ import annotations
 
 import sys
 import textwrap
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from fastemit.testing import Collector
-from tests.support.delivery import Rig, rigged
-from tests.support.processes import WatchedScript, environment
+from tests.support.delivery import Rig
+from tests.support.environment import environment
+from tests.support.processes import WatchedScript
 from tests.support.pythons import prepared, pythons
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and forks are not to be had on Windows")
-
-
-@pytest.fixture
-def rig() -> Iterator[Rig]:
-    with rigged() as rig:
-        yield rig
-
-
-@pytest.fixture
-def run(rig: Rig, tmp_path: Path) -> WatchedScript:
-    return WatchedScript(rig, tmp_path)
 
 
 PYTHONS = pytest.mark.parametrize("version", sorted(pythons()))

@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.delivery import Rig, Script, rigged
+from tests.support.delivery import Rig, Script
 
 needs_fork = pytest.mark.skipif(sys.platform == "win32", reason="there is no fork on Windows")
-
-
-@pytest.fixture
-def rig() -> Iterator[Rig]:
-    with rigged() as rig:
-        yield rig
 
 
 @pytest.fixture

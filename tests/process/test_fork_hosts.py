@@ -8,30 +8,19 @@ import socket
 import sys
 import textwrap
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.delivery import Rig, numbers, rigged
+from tests.support.delivery import Rig, numbers
+from tests.support.environment import environment
 from tests.support.hosts import needs_host
-from tests.support.processes import WATCHDOG, Watched, WatchedScript, environment, watched
+from tests.support.processes import WATCHDOG, Watched, WatchedScript, watched
 
 POSIX = sys.platform != "win32"
 METHODS = ["fork", "forkserver", "spawn"] if POSIX else ["spawn"]
 
 needs_posix = pytest.mark.skipif(not POSIX, reason="does not run on Windows")
-
-
-@pytest.fixture
-def rig() -> Iterator[Rig]:
-    with rigged() as rig:
-        yield rig
-
-
-@pytest.fixture
-def run(rig: Rig, tmp_path: Path) -> WatchedScript:
-    return WatchedScript(rig, tmp_path)
 
 
 # -- multiprocessing -------------------------------------------------------------------------------------------------

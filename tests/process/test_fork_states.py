@@ -4,29 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from tests.support.delivery import Rig, rigged
+from tests.support.delivery import Rig
 from tests.support.processes import WatchedScript
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there is no fork on Windows")
 
 #: Forks of the loops; `make soak` sets more.
 FORKS = int(os.environ.get("FASTEMIT_FORKS", "200"))
-
-
-@pytest.fixture
-def rig() -> Iterator[Rig]:
-    with rigged() as rig:
-        yield rig
-
-
-@pytest.fixture
-def run(rig: Rig, tmp_path: Path) -> WatchedScript:
-    return WatchedScript(rig, tmp_path)
 
 
 # What the parent is at when it forks, with the events 0, 1 and 2.

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import sys
 import textwrap
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from tests.support.delivery import Ended, Rig, rigged
-from tests.support.processes import WatchedScript, environment
+from tests.support.delivery import Ended, Rig
+from tests.support.environment import environment
+from tests.support.processes import WatchedScript
 from tests.support.pythons import prepared, pythons
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the watchdog of these programs is a process group")
@@ -57,17 +56,6 @@ EMITTERS = {
     "several-threads": "AsyncEmitter(URL, thread_count=3)",
     "inline": "Emitter(URL, background=False)",
 }
-
-
-@pytest.fixture
-def rig() -> Iterator[Rig]:
-    with rigged() as rig:
-        yield rig
-
-
-@pytest.fixture
-def run(rig: Rig, tmp_path: Path) -> WatchedScript:
-    return WatchedScript(rig, tmp_path)
 
 
 def run_main(run: WatchedScript, version: str, script: str) -> Ended:

@@ -19,9 +19,10 @@ import pytest
 
 from fastemit.testing import Collector
 from tests.support.delivery import eventually
+from tests.support.environment import environment
 from tests.support.hosts import needs_host
 from tests.support.pages import ROOT, block, command, free_port
-from tests.support.processes import Watched, environment, watched
+from tests.support.processes import Watched, watched
 
 EXAMPLES = ROOT / "examples"
 REQUESTS = 40

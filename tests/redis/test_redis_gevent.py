@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 from fastemit.testing import Collector
+from tests.support.environment import environment
 from tests.support.hosts import needs_host
-from tests.support.processes import environment
 from tests.support.redis_server import RedisServer
 
 pytestmark = needs_host("gevent")

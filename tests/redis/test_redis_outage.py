@@ -19,6 +19,7 @@ import pytest
 from fastemit import AsyncEmitter, Emitter, RedisWorker
 from fastemit.testing import Collector
 from tests.support.emitters import until
+from tests.support.environment import environment
 from tests.support.redis_server import QUICK, redis, running
 
 pytestmark = [
@@ -53,11 +54,10 @@ class Crew:
 
     def start(self) -> None:
         """Over an interpreter of its own; returns before it is at work."""
-        path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path if entry)
         settings = {"poll_interval": 0.005, "takeover_after": TAKEOVER}
         program = Path(__file__).parents[1] / "support" / "redis_worker_process.py"
         command = [sys.executable, str(program), str(self._port), self._url, json.dumps(settings)]
-        process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path}, stdout=subprocess.PIPE, text=True)
+        process = subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, text=True)
         self._fresh.append(process)
 
     def wait_for_fresh(self) -> None:

@@ -14,14 +14,8 @@ import snowplow_tracker
 
 import fastemit
 from fastemit import Emitter
-from tests.support.delivery import DEADLINE, Rig, Running, eventually, numbers, put, rigged
+from tests.support.delivery import DEADLINE, Rig, Running, eventually, numbers, put
 from tests.support.reference import Reference, references
-
-
-@pytest.fixture
-def rig() -> Iterator[Rig]:
-    with rigged() as rig:
-        yield rig
 
 
 @pytest.fixture

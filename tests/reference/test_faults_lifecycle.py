@@ -8,14 +8,8 @@ from pathlib import Path
 import pytest
 
 from fastemit import AsyncEmitter, Emitter
-from tests.support.delivery import Rig, Script, numbers, put, rigged
+from tests.support.delivery import Rig, Script, numbers, put
 from tests.support.reference import Reference, references
-
-
-@pytest.fixture
-def rig() -> Iterator[Rig]:
-    with rigged() as rig:
-        yield rig
 
 
 @pytest.fixture

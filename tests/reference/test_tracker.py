@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +12,9 @@ from snowplow_tracker import PageView, StructuredEvent, Tracker
 
 from fastemit import AsyncEmitter, Emitter
 from fastemit.testing import Collector
-from tests.support.delivery import DEADLINE, Rig, Running, eventually, rigged, within
+from tests.support.delivery import DEADLINE, Rig, Running, eventually, within
 from tests.support.emitters import Recorder, accounted
 from tests.support.reference import needs_reference_0_15, runner_with_0_15
-
-
-@pytest.fixture
-def rig() -> Iterator[Rig]:
-    with rigged() as rig:
-        yield rig
-
 
 CLASSES = pytest.mark.parametrize("cls", [Emitter, AsyncEmitter])
 METHODS = pytest.mark.parametrize("method", ["post", "get"])

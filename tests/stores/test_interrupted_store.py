@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from fastemit._signals import guarded
-from tests.support.delivery import DEADLINE, Rig, numbers, put, rigged
+from tests.support.delivery import DEADLINE, Rig, numbers, put
 from tests.support.stores import ListStore, PeekStore
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="needs a signal of the user's")
@@ -18,12 +18,6 @@ pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="needs a 
 
 class SoftLimit(Exception):
     """As Celery's SoftTimeLimitExceeded: an exception like any other, from a handler."""
-
-
-@pytest.fixture
-def rig() -> Iterator[Rig]:
-    with rigged() as rig:
-        yield rig
 
 
 @pytest.fixture(autouse=True)

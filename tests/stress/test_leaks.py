@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ import pytest
 
 from fastemit import Emitter
 from tests.support.buffer import CHECKED, SANITIZED
-from tests.support.delivery import DEADLINE, Rig, rigged, run_script
+from tests.support.delivery import DEADLINE, Rig, run_script
 
 measured = pytest.mark.skipif(
     not sys.platform.startswith("linux") or SANITIZED or CHECKED,
@@ -210,12 +209,6 @@ def round_(number):
 grown(round_, 10_000)
 """
     assert flat(grown(tmp_path, script))
-
-
-@pytest.fixture
-def rig() -> Iterator[Rig]:
-    with rigged() as rig:
-        yield rig
 
 
 @measured

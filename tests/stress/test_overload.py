@@ -22,6 +22,7 @@ import pytest
 from fastemit.testing import Collector
 from tests.conftest import MakeEmitter
 from tests.support.emitters import DEADLINE, feed, join, numbered, numbers, threads_of, until
+from tests.support.environment import environment
 
 SECONDS = float(os.environ.get("FASTEMIT_OVERLOAD_SECONDS", "1"))
 WEATHERS = ["slow", "silent", "gone", "flapping"]
@@ -94,7 +95,6 @@ def run(collector: Collector, weather: str, policy: str, sizes: list[int], **set
         "sizes": sizes,
         "settings": {**SETTINGS, "overflow": policy, **settings},
     }
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(os.path.abspath(entry) for entry in sys.path if entry)}
     sky = Weather(collector)
     getattr(sky, weather)()
     with subprocess.Popen(
@@ -102,7 +102,7 @@ def run(collector: Collector, weather: str, policy: str, sizes: list[int], **set
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env=environment,
+        env=environment(),
     ) as producer:
         try:
             assert producer.stdin is not None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.stress.soak_books import Books, Event, Report
+from tests.support.environment import environment
 
 A: list[Event] = [("p", "0", 0), ("p", "0", 1), ("p", "0", 2)]
 
@@ -221,9 +221,8 @@ on_unix = pytest.mark.skipif(sys.platform == "win32", reason="there is no fork o
 
 
 def run_python(*arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(os.path.abspath(entry) for entry in sys.path if entry)}
     command = [sys.executable, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=290, check=False)
+    return subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=290, check=False)
 
 
 def run_soak(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -282,6 +281,7 @@ import sys
 import threading
 from pathlib import Path
 from tests.stress import soak
+from tests.support.environment import environment
 
 def stuck():
     threading.Event().wait()

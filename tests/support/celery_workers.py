@@ -18,8 +18,9 @@ from typing import Any
 import pytest
 
 from tests.support import redis_server
-from tests.support.delivery import PROXY_VARIABLES, RawServer
+from tests.support.delivery import RawServer
 from tests.support.delivery import eventually as in_time
+from tests.support.environment import environment
 
 if sys.platform == "win32":
     pytest.skip("Celery has no prefork pool on Windows, and Redis no server", allow_module_level=True)
@@ -72,13 +73,6 @@ class Relayed:
                     if not data or (ready is sock and number <= self._forgotten):
                         return
                     (other if ready is sock else sock).sendall(data)
-
-
-def environment(**more: str) -> dict[str, str]:
-    """That of a child: the same packages, no proxies."""
-    kept = {name: value for name, value in os.environ.items() if name.upper() not in PROXY_VARIABLES}
-    kept["PYTHONPATH"] = os.pathsep.join(os.path.abspath(entry) for entry in sys.path if entry)
-    return {**kept, **more}
 
 
 def messages(client: Any) -> list[dict[str, Any]]:

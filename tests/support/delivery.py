@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
 import ssl
 import subprocess
@@ -18,11 +17,11 @@ from typing import Any
 from fastemit import AsyncEmitter, Emitter
 from fastemit._stores.adapter import StoreBuffer
 from fastemit.testing import Collector
+from tests.support.environment import environment
 
 DEADLINE = 10.0
 #: How long nothing must happen, where that is what is stated.
 A_WHILE = 0.1
-PROXY_VARIABLES = [f"{kind}_PROXY" for kind in ("HTTP", "HTTPS", "ALL", "NO")]
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
@@ -306,16 +305,11 @@ def run_script(directory: Path, script: str, url: str, preamble: str = "", timeo
     """Run a script in an interpreter of its own; `preamble` comes before anything of fastemit."""
     path = directory / "script.py"
     path.write_text(script_text(script, preamble))
-    environment = {
-        name: value
-        for name, value in os.environ.items()
-        if name.upper() not in PROXY_VARIABLES and name != "PYTHONPATH"
-    }
-    # Absolute, since multiprocessing's children and pytest's may have another working directory.
-    environment["PYTHONPATH"] = os.pathsep.join(os.path.abspath(entry) for entry in sys.path if entry)
     # From 3.12 on a fork beside other threads warns; that is what several scripts are about.
     command = [sys.executable, "-W", "ignore::DeprecationWarning", str(path), url]
-    return Ended(subprocess.run(command, capture_output=True, text=True, env=environment, timeout=timeout, check=False))
+    return Ended(
+        subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=timeout, check=False)
+    )
 
 
 class Script:

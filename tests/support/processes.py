@@ -16,22 +16,12 @@ from typing import Any, BinaryIO
 
 import pytest
 
-from tests.support.delivery import PROXY_VARIABLES, Ended, Rig, eventually, numbers, script_text
+from tests.support.delivery import Ended, Rig, eventually, numbers, script_text
+from tests.support.environment import environment
 
 WATCHDOG = 40.0
 #: Grace, in seconds, in which a hanging program writes down where it hangs.
 _LAST_WORDS = 0.5
-
-
-def environment(**more: str) -> dict[str, str]:
-    """The environment of a program that finds what this process finds, and prints tracebacks when it is aborted."""
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if name.upper() not in PROXY_VARIABLES and name != "PYTHONPATH"
-    }
-    path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path if entry)
-    return {**kept, "PYTHONPATH": path, "PYTHONFAULTHANDLER": "1", **more}
 
 
 class Watched:
@@ -142,18 +132,8 @@ def terminal() -> Iterator[tuple[int, BinaryIO]]:
         os.close(master)
 
 
-class _Ended(Ended):
-    """Says what went wrong: pytest explains no `assert` of a module that is not a test."""
-
-    @property
-    def well(self) -> bool:
-        if (self.status, self.errors) != (0, ""):
-            pytest.fail(f"it ended with {self.status}:\n{self.errors}")
-        return True
-
-
 class WatchedScript:
-    """Runs scripts that send to the collector of `rig`, as `delivery_support.Script` does, under the watchdog."""
+    """Runs scripts that send to the collector of `rig`, as `Script` does, under the watchdog."""
 
     def __init__(self, rig: Rig, directory: Path) -> None:
         self.collector = rig.collector
@@ -176,7 +156,7 @@ class WatchedScript:
     ) -> Ended:
         with watched(self.command(script, preamble, python), env=env) as program:
             done = program.wait(timeout)
-            return _Ended(done, program.ended_at)
+            return Ended(done, program.ended_at)
 
     @property
     def arrived(self) -> list[int]:

@@ -17,6 +17,7 @@ from importlib import metadata
 from pathlib import Path
 
 import fastemit
+from tests.support.environment import search_path
 
 _SOURCE = Path(fastemit.__file__).parent
 _VERSIONS = ["3.10", "3.11", "3.12", "3.13", "3.14"]
@@ -53,7 +54,7 @@ def _alone(path: Path) -> Iterator[None]:
 def prepared(version: str) -> str:
     """The PYTHONPATH on which this version finds fastemit and what it needs, built at the first call."""
     if version == RUNNING:
-        return os.pathsep.join(os.path.abspath(entry) for entry in sys.path if entry)
+        return search_path()
     python = pythons()[version]
     digest = hashlib.sha256()
     for file in sorted([*_SOURCE.glob("*.c"), *_SOURCE.rglob("*.py")]):

@@ -16,23 +16,10 @@ import trustme
 
 from fastemit import Emitter
 from fastemit._interfaces import Cutoff
-from tests.support.delivery import PROXY_VARIABLES, RawServer, Rig, Running, eventually, put, read_request, rigged
+from tests.support.delivery import RawServer, Rig, Running, eventually, put, read_request
 
 #: Seconds after a close that a thread or a socket may live.
 SOON = 1.0
-
-
-@pytest.fixture
-def rig() -> Iterator[Rig]:
-    with rigged() as rig:
-        yield rig
-
-
-@pytest.fixture(autouse=True)
-def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in PROXY_VARIABLES:
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.lower(), raising=False)
 
 
 @pytest.fixture

@@ -22,16 +22,10 @@ import urllib3
 
 from fastemit._delivery import schedule
 from fastemit._delivery.retry import Backoff
-from tests.support.delivery import OK, RawServer, Rig, answering, numbers, put, rigged, run_script, within
+from tests.support.delivery import OK, RawServer, Rig, answering, numbers, put, run_script, within
 from tests.support.faulty_network import LINGER_0
 
 GIB = 1 << 30
-
-
-@pytest.fixture
-def rig() -> Iterator[Rig]:
-    with rigged() as rig:
-        yield rig
 
 
 @pytest.fixture(autouse=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,16 +13,10 @@ from fastemit._transport import connections
 from fastemit._transport.endpoint import parse_endpoint
 from fastemit._transport.http import HttpTransport
 from fastemit.testing import Collector
-from tests.support.delivery import OK, RawServer, Rig, answering, put, read_request, rigged, within
+from tests.support.delivery import OK, RawServer, Rig, answering, put, read_request, within
 
 MANY = b"".join(b"X-%d: y\r\n" % number for number in range(150))
 LONG = b"X: " + b"y" * 70_000 + b"\r\n"
-
-
-@pytest.fixture
-def rig() -> Iterator[Rig]:
-    with rigged() as rig:
-        yield rig
 
 
 def to(url: str, timeout: tuple[float, float] = (2.0, 2.0)) -> HttpTransport:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,7 +14,7 @@ from fastemit._transport.endpoint import parse_endpoint
 from fastemit._transport.http import HttpTransport
 from fastemit._transport.proxies import proxy_for
 from fastemit.testing import Collector
-from tests.support.delivery import Rig, put, rigged
+from tests.support.delivery import Rig, put
 
 URLS = [
     "http://10.1.2.3",
@@ -119,12 +118,6 @@ def test_a_header_of_a_cgi_request_is_no_proxy(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setenv("REQUEST_METHOD", requested)
     monkeypatch.setenv(name, PROXY)
     assert of_fastemit("http://example.com") == of_requests("http://example.com")
-
-
-@pytest.fixture
-def rig() -> Iterator[Rig]:
-    with rigged() as rig:
-        yield rig
 
 
 @pytest.mark.parametrize("method", ["post", "get"])

@@ -20,13 +20,11 @@ from fastemit import AsyncEmitter, Emitter
 from tests.support.delivery import (
     DEADLINE,
     OK,
-    PROXY_VARIABLES,
     RawServer,
     Rig,
     Script,
     answering,
     put,
-    rigged,
     silent,
     within,
 )
@@ -35,16 +33,10 @@ METHODS = pytest.mark.parametrize("method", ["post", "get"])
 
 
 @pytest.fixture(autouse=True)
-def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [*PROXY_VARIABLES, "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"]:
+def _no_authorities(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"]:
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)
-
-
-@pytest.fixture
-def rig() -> Iterator[Rig]:
-    with rigged() as rig:
-        yield rig
 
 
 @pytest.fixture

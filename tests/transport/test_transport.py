@@ -7,7 +7,6 @@ import re
 import socket
 import struct
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -18,23 +17,10 @@ from fastemit._transport import http as transport
 from fastemit._transport.endpoint import parse_endpoint
 from fastemit._transport.http import HttpTransport
 from fastemit.testing import Collector
-from tests.support.delivery import OK, PROXY_VARIABLES, RawServer, Rig, answering, put, rigged, silent, within
+from tests.support.delivery import OK, RawServer, Rig, answering, put, silent, within
 
 TIMEOUT = (2.0, 0.2)
 RST = struct.pack("ii", 1, 0)
-
-
-@pytest.fixture(autouse=True)
-def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in PROXY_VARIABLES:
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.lower(), raising=False)
-
-
-@pytest.fixture
-def rig() -> Iterator[Rig]:
-    with rigged() as rig:
-        yield rig
 
 
 @pytest.fixture

@@ -22,22 +22,16 @@ from fastemit._interfaces import Outcome
 from fastemit._transport import tls as trust
 from fastemit._transport.endpoint import parse_endpoint
 from fastemit._transport.http import HttpTransport
-from tests.support.delivery import PROXY_VARIABLES, RawServer, Rig, answering, put, read_request, rigged, silent, within
+from tests.support.delivery import RawServer, Rig, answering, put, read_request, silent, within
 
 CA_VARIABLES = ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"]
 
 
 @pytest.fixture(autouse=True)
-def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [*PROXY_VARIABLES, *CA_VARIABLES, "SSL_CERT_DIR"]:
+def _no_authorities(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [*CA_VARIABLES, "SSL_CERT_DIR"]:
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)
-
-
-@pytest.fixture
-def rig() -> Iterator[Rig]:
-    with rigged() as rig:
-        yield rig
 
 
 class Authority:
