@@ -37,7 +37,7 @@ TESTS: Final = {
         "test_snowplow_registry",
         "test_tracker",
     ),
-    "tqdm": ("test_cli_send",),
+    "tqdm": ("test_cli_send_progress",),
     "prometheus-client": ("test_prometheus",),
 }
 
