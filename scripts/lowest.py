@@ -34,6 +34,7 @@ TESTS: Final = {
         "test_emitter_configuration",
         "test_names",
         "test_snowplow",
+        "test_snowplow_import",
         "test_snowplow_registry",
         "test_tracker",
     ),

@@ -2,69 +2,27 @@
 
 from __future__ import annotations
 
-import gc
 import inspect
-import logging
-import subprocess
-import sys
-import threading
-import weakref
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import snowplow_tracker
 import trustme
-from snowplow_tracker import PageView, Subject, Tracker, TrackerConfiguration
+from snowplow_tracker import Subject, Tracker, TrackerConfiguration
 
 import fastemit
 from fastemit import Emitter, EmitterConfiguration, Snowplow
 from fastemit.emitter_configuration import REFERENCE_SETTINGS
 from fastemit.testing import Collector
 from tests.support.configuration import TAKEN
-from tests.support.emitters import QUICK, Recorder, join, threads_of, until
+from tests.support.emitters import QUICK, Recorder
+from tests.support.snowplow import BOTH, Create, emitter_of, page, urls
 
-Create = Callable[..., Tracker]
-BOTH = pytest.mark.parametrize("registry", [Snowplow, snowplow_tracker.Snowplow], ids=["ours", "reference"])
+pytestmark = pytest.mark.usefixtures("no_trackers")
+
 #: Settings that an emitter shows.
 SHOWN = sorted(set(TAKEN) & set(dir(Emitter)) - {"event_store"})
-
-
-def emitter_of(tracker: Tracker) -> Any:
-    (emitter,) = tracker.emitters
-    return emitter
-
-
-def page(number: int = 0) -> PageView:
-    return PageView(page_url=f"https://example.com/{number}")
-
-
-def urls(collector: Collector) -> list[str]:
-    return [event["url"] for event in collector.events]
-
-
-@pytest.fixture(autouse=True)
-def _forget_trackers() -> Iterator[None]:
-    yield
-    Snowplow.reset()
-    snowplow_tracker.Snowplow.reset()
-
-
-@pytest.fixture
-def create(collector: Collector) -> Iterator[Create]:
-    """`Snowplow.create_tracker`, to `collector` if nothing else is said; the emitters are closed after the test."""
-    made: list[weakref.ref[Any]] = []
-
-    def create_tracker(namespace: str = "shop", endpoint: str | None = None, **arguments: Any) -> Tracker:
-        tracker = Snowplow.create_tracker(namespace, collector.url if endpoint is None else endpoint, **arguments)
-        made.append(weakref.ref(emitter_of(tracker)))
-        return tracker
-
-    yield create_tracker
-    for reference in made:
-        if (emitter := reference()) is not None:
-            emitter.close(0)
 
 
 @pytest.fixture
@@ -87,12 +45,6 @@ def authorities(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("authorities") / "ca.pem"
     trustme.CA().cert_pem.write_to_path(file)
     return file
-
-
-def output_of(program: str) -> str:
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=True)
-    assert done.stderr == ""
-    return done.stdout.strip()
 
 
 # -- create_tracker --------------------------------------------------------------------------------------------------
@@ -321,226 +273,3 @@ def test_a_wrong_argument_is_named_and_nothing_is_registered(
     with pytest.raises(error, match=message):
         Snowplow.create_tracker(**{"namespace": "shop", "endpoint": "example.com", **arguments})
     assert Snowplow.get_tracker("shop") is None
-
-
-# -- the registry ----------------------------------------------------------------------------------------------------
-
-
-@BOTH
-def test_trackers_are_found_by_namespace(registry: Any) -> None:
-    first, second = registry.create_tracker("a", "example.com"), registry.create_tracker("b", "example.com")
-    assert [registry.get_tracker(name) for name in ("a", "b", "c")] == [first, second, None]
-
-
-@BOTH
-def test_a_users_tracker_can_be_added(registry: Any) -> None:
-    tracker = Tracker("mine", fastemit.Emitter("example.com"))
-    assert registry.add_tracker(tracker) is tracker
-    assert registry.get_tracker("mine") is tracker
-
-
-@BOTH
-@pytest.mark.parametrize("value", [None, "shop", 1, Tracker])
-def test_what_is_no_tracker_is_not_added(registry: Any, value: Any) -> None:
-    assert registry.add_tracker(value) is None
-
-
-@BOTH
-def test_a_removed_tracker_is_not_found_and_its_namespace_free(registry: Any) -> None:
-    first = registry.create_tracker("shop", "example.com")
-    registry.remove_tracker(first)
-    assert registry.get_tracker("shop") is None
-    second = registry.create_tracker("shop", "example.com")
-    assert registry.get_tracker("shop") is second is not first
-
-
-@BOTH
-def test_a_tracker_is_removed_by_namespace(registry: Any) -> None:
-    kept = registry.create_tracker("a", "example.com")
-    registry.create_tracker("b", "example.com")
-    registry.remove_tracker_by_namespace("b")
-    assert [registry.get_tracker(name) for name in ("a", "b")] == [kept, None]
-
-
-@BOTH
-def test_removing_what_is_not_there_changes_nothing(registry: Any) -> None:
-    kept = registry.create_tracker("a", "example.com")
-    registry.remove_tracker_by_namespace("b")
-    registry.remove_tracker(Tracker("b", fastemit.Emitter("example.com")))
-    assert registry.get_tracker("a") is kept
-
-
-@BOTH
-def test_reset_forgets_all(registry: Any) -> None:
-    for name in ("a", "b"):
-        registry.create_tracker(name, "example.com")
-    registry.reset()
-    assert [registry.get_tracker(name) for name in ("a", "b")] == [None, None]
-
-
-def test_a_removed_tracker_still_sends(create: Create, collector: Collector) -> None:
-    tracker = create()
-    Snowplow.remove_tracker(tracker)
-    tracker.track(page(1))
-    tracker.flush()
-    assert urls(collector) == ["https://example.com/1"]
-
-
-def test_what_is_queued_at_reset_is_sent(create: Create, collector: Collector) -> None:
-    create().track(page(1))
-    Snowplow.reset()
-    gc.collect()
-    collector.wait_for(1)
-    assert urls(collector) == ["https://example.com/1"]
-
-
-def test_of_threads_that_take_one_namespace_one_wins() -> None:
-    together = threading.Barrier(8)
-    won: list[Tracker] = []
-    lost: list[TypeError] = []
-
-    def take(number: int) -> None:
-        tracker = Tracker("shop", Emitter("http://127.0.0.1:1"))
-        together.wait()
-        try:
-            won.append(Snowplow.add_tracker(tracker))
-        except TypeError as error:
-            lost.append(error)
-
-    join(threads_of(8, take))
-    assert (len(won), len(lost)) == (1, 7)
-    assert Snowplow.get_tracker("shop") is won[0]
-
-
-def test_threads_may_add_and_remove_side_by_side() -> None:
-    def use(number: int) -> None:
-        for turn in range(50):
-            tracker = Snowplow.create_tracker(f"{number}", "http://127.0.0.1:1")
-            assert Snowplow.get_tracker(f"{number}") is tracker
-            if turn % 2:
-                Snowplow.remove_tracker(tracker)
-            else:
-                Snowplow.remove_tracker_by_namespace(f"{number}")
-        done.append(number)
-
-    done: list[int] = []
-    join(threads_of(4, use))
-    until(lambda: sorted(done) == [0, 1, 2, 3])
-
-
-# -- the log ---------------------------------------------------------------------------------------------------------
-
-
-def lines_of(registry: Any, caplog: pytest.LogCaptureFixture) -> list[str]:
-    caplog.clear()
-    with caplog.at_level(logging.INFO):
-        registry.add_tracker(None)
-        registry.remove_tracker(registry.create_tracker("shop", "example.com"))
-        registry.remove_tracker_by_namespace("shop")
-    lines = [record.getMessage() for record in caplog.records]
-    return [line for line in lines if line.startswith("Tracker ")]
-
-
-def test_the_lines_are_the_references_and_fastemits_logger_has_them(caplog: pytest.LogCaptureFixture) -> None:
-    expected = lines_of(snowplow_tracker.Snowplow, caplog)
-    assert lines_of(Snowplow, caplog) == expected
-    assert {(record.name, record.levelno) for record in caplog.records} == {("fastemit", logging.INFO)}
-
-
-def test_nothing_is_written_unless_it_is_asked_for() -> None:
-    program = """
-import fastemit
-fastemit.Snowplow.create_tracker("shop", "example.com")
-fastemit.Snowplow.remove_tracker_by_namespace("shop")
-"""
-    assert output_of(program) == ""
-
-
-def test_the_root_logger_is_left_as_it_is() -> None:
-    program = """
-import logging
-root = logging.getLogger()
-before = (root.level, root.handlers[:])
-import fastemit
-fastemit.Snowplow.create_tracker("shop", "example.com")
-print(before == (root.level, root.handlers))
-"""
-    assert output_of(program) == "True"
-
-
-# -- import ----------------------------------------------------------------------------------------------------------
-
-
-def test_snowplow_tracker_is_imported_at_first_use() -> None:
-    program = """
-import sys, fastemit
-before = "snowplow_tracker" in sys.modules
-fastemit.Snowplow
-print(before, "snowplow_tracker" in sys.modules, fastemit.Snowplow is fastemit.snowplow.Snowplow)
-"""
-    assert output_of(program) == "False True True"
-
-
-@pytest.mark.parametrize(
-    "use",
-    [
-        "fastemit.Snowplow",
-        "from fastemit import Snowplow",
-        "import fastemit.snowplow",
-        "hasattr(fastemit, 'Snowplow')",
-        "fastemit.Tracker",
-        "from fastemit import Tracker",
-        "import fastemit.tracker",
-    ],
-)
-def test_without_the_package_an_import_error_says_what_to_install(use: str) -> None:
-    program = f"""
-import sys, fastemit
-sys.modules["snowplow_tracker"] = None
-for _ in range(2):
-    try:
-        {use}
-    except ImportError as error:
-        print(error)
-"""
-    expected = (
-        'fastemit.Tracker and fastemit.Snowplow need the package snowplow-tracker: pip install "fastemit[tracker]"'
-    )
-    assert output_of(program).splitlines() == [expected, expected]
-
-
-def test_what_snowplow_tracker_itself_misses_is_not_called_the_extra() -> None:
-    program = """
-import sys, fastemit
-sys.modules["requests"] = None
-try:
-    fastemit.Snowplow
-except ImportError as error:
-    print(error.name)
-"""
-    assert output_of(program) == "requests"
-
-
-def test_without_the_package_everything_else_works() -> None:
-    program = """
-import sys
-sys.modules["snowplow_tracker"] = None
-from fastemit import *
-import fastemit, inspect
-print(Emitter("example.com").batch_size, EmitterConfiguration(batch_size=3).emitter_arguments())
-print("Snowplow" in dir(fastemit), ("Emitter", Emitter) in inspect.getmembers(fastemit))
-"""
-    assert output_of(program).splitlines() == ["10 {'batch_size': 3}", "False True"]
-
-
-def test_with_the_package_the_name_is_listed_before_it_is_imported() -> None:
-    program = """
-import sys, fastemit
-print("Snowplow" in dir(fastemit), "snowplow_tracker" in sys.modules)
-"""
-    assert output_of(program) == "True False"
-
-
-def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
-    with pytest.raises(AttributeError, match=r"^module 'fastemit' has no attribute 'Snowplough'$"):
-        _ = fastemit.Snowplough  # type: ignore[attr-defined]
