@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +13,6 @@ from fastemit._delivery.retry import POISON_AFTER
 from tests.support.delivery import DEADLINE, Rig, Running, eventually, numbers, put, run_script
 from tests.support.emitters import accounted
 from tests.support.stores import Event, FrontStore, ListStore, PeekStore
-
-
-@pytest.fixture
-def rig() -> Iterator[Rig]:
-    rig = Rig()
-    yield rig
-    rig.collector.close()
-    for emitter in rig._emitters:
-        emitter.close(0)
-    eventually(lambda: not rig.new_threads())
 
 
 def sent_and_dropped(stats: EmitterStats) -> tuple[int, int]:
