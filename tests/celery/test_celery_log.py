@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,18 +10,11 @@ from fastemit.testing import Collector
 from tests.support.celery_workers import RedisServer, emitters, eventually, running
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    server = RedisServer(tmp_path_factory.mktemp("redis")).start()
-    yield server
-    server.kill()
-
-
 @pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])
 def test_a_worker_that_ends_tells_what_it_held_back(
-    server: RedisServer, collector: Collector, tmp_path: Path, pool: str
+    shared: RedisServer, collector: Collector, tmp_path: Path, pool: str
 ) -> None:
-    broker = server.database({"prefork": 0, "threads": 1, "solo": 2}[pool])
+    broker = shared.database({"prefork": 13, "threads": 14, "solo": 15}[pool])
     collector.respond(400, times=None)
     # The worker takes longer than a second to start, and is stopped long before ten more have passed.
     with emitters(broker, collector.url) as make, running(tmp_path, broker, pool, concurrency=1) as worker:

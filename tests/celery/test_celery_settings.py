@@ -7,7 +7,6 @@ import re
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +21,6 @@ from tests.support.environment import environment
 from tests.support.stores import ROOT, python_blocks
 
 URL = "http://127.0.0.1:1"
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[RedisServer]:
-    (tmp_path / "redis").mkdir()
-    server = RedisServer(tmp_path / "redis").start()
-    yield server
-    server.kill()
 
 
 def output_of(script: str, directory: Path, *arguments: str, **variables: str) -> str:
@@ -206,9 +197,9 @@ def blocks_of(broker: str, collector: Collector) -> list[str]:
 
 
 def test_the_documented_program_configuration_and_worker_work_together(
-    server: RedisServer, collector: Collector, tmp_path: Path
+    own_server: RedisServer, collector: Collector, tmp_path: Path
 ) -> None:
-    program, configuration, _ = blocks_of(server.url, collector)
+    program, configuration, _ = blocks_of(own_server.url, collector)
     with running(tmp_path, configuration=configuration, loglevel="debug"):
         output_of(program, tmp_path)
         (event,) = collector.wait_for(1, PATIENCE)
@@ -216,8 +207,10 @@ def test_the_documented_program_configuration_and_worker_work_together(
     assert collector.bad == []
 
 
-def test_the_documented_app_works_with_its_worker(server: RedisServer, collector: Collector, tmp_path: Path) -> None:
-    _, _, module = blocks_of(server.url, collector)
+def test_the_documented_app_works_with_its_worker(
+    own_server: RedisServer, collector: Collector, tmp_path: Path
+) -> None:
+    _, _, module = blocks_of(own_server.url, collector)
     (tmp_path / "shop.py").write_text(module)
     with running(tmp_path, configuration="", app="shop"):
         output_of("from shop import emitter\nemitter.input({'e': 'pv'})", tmp_path)
@@ -225,7 +218,7 @@ def test_the_documented_app_works_with_its_worker(server: RedisServer, collector
 
 
 def test_the_reference_s_example_runs_with_the_import_changed(
-    server: RedisServer, collector: Collector, tmp_path: Path
+    own_server: RedisServer, collector: Collector, tmp_path: Path
 ) -> None:
     script = """
     import sys
@@ -240,7 +233,7 @@ def test_the_reference_s_example_runs_with_the_import_changed(
     t.track(PageView(page_url="http://www.example.com/page2"))
     """
     # The worker's command line is that of the documentation; both find the configuration in their directory.
-    with running(tmp_path, server.url, loglevel="debug"):
+    with running(tmp_path, own_server.url, loglevel="debug"):
         output_of(script, tmp_path, f"127.0.0.1:{collector.port}")
         events = collector.wait_for(3, PATIENCE)
     pages = ["http://www.example.com", "http://www.example.com/page1", "http://www.example.com/page2"]
@@ -249,16 +242,17 @@ def test_the_reference_s_example_runs_with_the_import_changed(
 
 
 def test_every_test_that_our_page_names_is_there() -> None:
-    faults = (ROOT / "tests/celery/test_celery_faults.py").read_text()
+    files = ("test_celery_faults.py", "test_celery_brokers.py")
+    faults = "".join((ROOT / "tests/celery" / file).read_text() for file in files)
     named = re.findall(r"`(test_\w+)`", (ROOT / "docs/scaling-celery.md").read_text())
     assert len(named) >= 8
     assert [name for name in named if f"def {name}(" not in faults] == []
 
 
-def test_by_hand_is_by_the_worker_too(server: RedisServer, collector: Collector, tmp_path: Path) -> None:
+def test_by_hand_is_by_the_worker_too(own_server: RedisServer, collector: Collector, tmp_path: Path) -> None:
     body = '{"schema": "iglu:any", "data": [{"n": "1"}]}'
-    with running(tmp_path, server.url):
-        emitter = CeleryEmitter(collector.url, celery_app=app_of(server.url))
+    with running(tmp_path, own_server.url):
+        emitter = CeleryEmitter(collector.url, celery_app=app_of(own_server.url))
         assert emitter.http_post(body) == 202
         assert emitter.http_get({"n": "2"}) == 202
         emitter.send_events([{"n": "3"}])

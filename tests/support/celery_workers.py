@@ -17,8 +17,9 @@ from typing import Any
 
 import pytest
 
+from fastemit.testing import Collector
 from tests.support import redis_server
-from tests.support.delivery import RawServer
+from tests.support.delivery import RawServer, numbers
 from tests.support.delivery import eventually as in_time
 from tests.support.environment import environment
 
@@ -31,6 +32,8 @@ from fastemit.celery import CeleryEmitter  # noqa: E402 - not where there is no 
 #: Seconds for what processes do that have to be started first, on a machine that does other things as well.
 PATIENCE = 40.0
 MakeEmitter = Callable[..., CeleryEmitter]
+#: Settings of an emitter whose retries a test waits for.
+QUICK = {"max_retry_delay_seconds": 0.05}
 
 
 def eventually(condition: Callable[[], Any]) -> None:
@@ -191,3 +194,13 @@ def emitters(broker: str, url: str) -> Iterator[MakeEmitter]:
     yield make
     for emitter in made:
         emitter.close(0)
+
+
+def arrived(collector: Collector) -> list[int]:
+    """The numbers of the events that a collector has, in order of number."""
+    return sorted(numbers(collector.events))
+
+
+def requested(collector: Collector) -> list[list[int]]:
+    """The numbers of the events of each request."""
+    return [numbers(request.events) for request in collector.requests]
