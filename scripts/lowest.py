@@ -29,7 +29,7 @@ TESTS: Final = {
     "orjson": ("test_buffer_encode", "test_buffer_flat", "test_buffer_line", "test_payloads"),
     "urllib3": ("test_requests", "test_session", "test_transport", "test_transport_routes"),
     "celery": ("test_celery", "test_celery_answers", "test_celery_settings", "test_publisher", "test_relay"),
-    "redis": ("test_redis_emitter", "test_redis_values", "test_redis_worker"),
+    "redis": ("test_redis_emitter", "test_redis_values", "test_redis_worker", "test_redis_worker_faults"),
     "snowplow-tracker": (
         "test_emitter_configuration",
         "test_names",
