@@ -59,11 +59,16 @@ rebuild: remove-build venv  ## build the extension anew, with the FASTEMIT_ swit
 demo: $(VENV)/.installed  ## 50,000 events through fastemit and snowplow_tracker, and a table
 	@$(BIN)/python scripts/demo.py $(ARGS)
 
+# One process more than there are cores: many tests wait for something.
+SIDE_BY_SIDE = -n $$($(BIN)/python -c 'import os; print((os.cpu_count() or 1) + 1)') --dist worksteal -p no:benchmark
+
 .PHONY: test
-test: $(VENV)/.installed  ## run the tests; ARGS="-k flush -x" is passed to pytest
-	@# One process more than there are cores: many tests wait for something.
-	@$(BIN)/python -m pytest -n $$($(BIN)/python -c 'import os; print((os.cpu_count() or 1) + 1)') --dist worksteal \
-		-p no:benchmark $(ARGS)
+test: $(VENV)/.installed  ## run the tests but for the slow ones; ARGS="-k flush -x" is passed to pytest
+	@$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(ARGS)
+
+.PHONY: test-slow
+test-slow: $(VENV)/.installed  ## run the slow tests only: whole sweeps, long loads, what kills real servers
+	@$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m slow $(ARGS)
 
 LOWEST := $(VENV)/lowest
 
@@ -81,8 +86,7 @@ $(LOWEST)/.installed: $(VENV)/.installed scripts/lowest.py
 .PHONY: test-lowest
 test-lowest: $(LOWEST)/.installed  ## the tests that touch a dependency, each at its lowest version; ARGS=tests for all
 	@sort -f $(LOWEST)/constraints.txt | tr '\n' ' ' && echo
-	@$(LOWEST)/bin/python -m pytest -q -n $$($(BIN)/python -c 'import os; print((os.cpu_count() or 1) + 1)') \
-		--dist worksteal -p no:benchmark $(or $(ARGS),$$($(BIN)/python scripts/lowest.py --tests))
+	@$(LOWEST)/bin/python -m pytest -q $(SIDE_BY_SIDE) $(or $(ARGS),$$($(BIN)/python scripts/lowest.py --tests))
 
 MINUTES ?= 10
 SEED ?=
@@ -105,7 +109,7 @@ fuzz: $(VENV)/.installed  ## fuzz the buffer against its model; SECONDS=60, ARGS
 	@$(BIN)/python -m tests.support.buffer_fuzz $(SECONDS) $(ARGS)
 
 .PHONY: coverage
-coverage:  ## run the tests and tell which lines they reach, the extension's too; `make rebuild` ends the tracing
+coverage:  ## tell which lines the tests reach, the extension's too; ARGS='-m ""' for all tests; `make rebuild` ends it
 	@FASTEMIT_LINETRACE=1 $(MAKE) --no-print-directory rebuild
 	@$(BIN)/python -m pip install -qq coverage 'Cython>=3.1,<4'
 	@PYTHONPATH=scripts $(BIN)/python -m coverage run -m pytest -p no:benchmark $(ARGS)

@@ -33,7 +33,7 @@ def expected(payload: dict[str, Any]) -> bytes:
     return orjson.dumps({name: str(value) for name, value in payload.items()} | {"stm": "0" * 13})
 
 
-@settings(max_examples=500)
+@settings(max_examples=200)
 @given(st.dictionaries(TEXT.filter(lambda name: name != "stm"), VALUES, max_size=8))
 @example({"e": "x" * 100_000})
 def test_a_plain_event_is_written_as_orjson_writes_it(payload: dict[str, Any]) -> None:

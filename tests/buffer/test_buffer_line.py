@@ -191,7 +191,7 @@ def lines(draw: Any) -> bytes:
     return bytes(line)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(lines())
 @example(b'{"a":1,"a":"x\\":"}')
 def test_what_is_taken_is_what_a_parser_reads(line: bytes) -> None:

@@ -155,6 +155,7 @@ def test_a_steady_stream_takes_no_more_segments() -> None:
     assert most <= 6
 
 
+@pytest.mark.slow
 @measured
 def test_nothing_leaks_in_twenty_thousand_rounds_and_their_errors() -> None:
     rss, blocks = run_script(

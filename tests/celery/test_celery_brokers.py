@@ -22,10 +22,12 @@ from tests.support.celery_workers import (
 )
 from tests.support.delivery import RawServer, numbers, put, within
 from tests.support.environment import environment
+from tests.support.slow import slow
 
 # -- brokers ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_events_wait_in_the_buffer_while_the_broker_is_down(
     own_server: RedisServer, make_down: MakeEmitter, collector: Collector, tmp_path: Path
 ) -> None:
@@ -176,7 +178,7 @@ def test_a_broker_that_is_down_does_not_hold_up_the_end_of_the_process(collector
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no fork on Windows")
-@pytest.mark.parametrize("settings", ["{}", "{'background': False}"])
+@pytest.mark.parametrize("settings", ["{}", slow("{'background': False}")])
 def test_a_forked_child_has_connections_of_its_own(
     settings: str, shared: RedisServer, collector: Collector, tmp_path: Path
 ) -> None:
@@ -208,6 +210,7 @@ assert emitter.drain()
     assert sorted(numbers(collector.events)) == [*range(9), 10, 11, 12, 20, 21, 22, 30, 31, 32]
 
 
+@pytest.mark.slow
 def test_an_emitter_in_a_prefork_worker_of_the_user_s_publishes_from_its_children(
     shared: RedisServer, collector: Collector, tmp_path: Path
 ) -> None:

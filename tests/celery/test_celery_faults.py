@@ -14,6 +14,7 @@ import pytest
 from fastemit.testing import Collector
 from tests.support.celery_workers import PATIENCE, QUICK, MakeEmitter, RedisServer, app_of, arrived, eventually, running
 from tests.support.delivery import put
+from tests.support.slow import slow
 
 # -- workers ---------------------------------------------------------------------------------------------------------
 
@@ -35,6 +36,7 @@ def test_a_pool_child_that_is_killed_while_it_sends_loses_nothing_not_even_twice
     assert set(arrived(collector)) == {0, 1, 2}
 
 
+@pytest.mark.slow
 def test_children_killed_at_random_lose_nothing(
     shared: RedisServer, make_down: MakeEmitter, collector: Collector, tmp_path: Path
 ) -> None:
@@ -54,6 +56,7 @@ def test_children_killed_at_random_lose_nothing(
         eventually(lambda: set(arrived(collector)) == set(range(sent)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pool", ["prefork", "threads", "gevent"])
 def test_what_a_killed_worker_had_comes_back_after_the_visibility_timeout(
     pool: str, shared: RedisServer, make_down: MakeEmitter, collector: Collector, tmp_path: Path
@@ -76,6 +79,7 @@ def test_what_a_killed_worker_had_comes_back_after_the_visibility_timeout(
     assert set(arrived(collector)) == {0, 1, 2}
 
 
+@pytest.mark.slow
 def test_a_short_visibility_timeout_cuts_the_countdown_and_doubles_nothing(
     shared: RedisServer, make_down: MakeEmitter, collector: Collector, tmp_path: Path
 ) -> None:
@@ -109,7 +113,7 @@ def test_a_worker_that_is_stopped_hands_back_at_once_what_waits_for_its_next_att
         collector.wait_for(3, PATIENCE)
 
 
-@pytest.mark.parametrize("limit", ["task_soft_time_limit = 0.3", "task_time_limit = 1"])
+@pytest.mark.parametrize("limit", ["task_soft_time_limit = 0.3", slow("task_time_limit = 1")])
 def test_a_task_that_runs_into_a_time_limit_is_run_again(
     limit: str, shared: RedisServer, make_down: MakeEmitter, collector: Collector, tmp_path: Path
 ) -> None:
@@ -122,6 +126,7 @@ def test_a_task_that_runs_into_a_time_limit_is_run_again(
         collector.wait_for(3, PATIENCE)
 
 
+@pytest.mark.slow
 def test_a_batch_that_cannot_go_back_to_the_broker_is_not_lost(
     own_server: RedisServer, make_down: MakeEmitter, collector: Collector, tmp_path: Path
 ) -> None:
@@ -140,6 +145,7 @@ def test_a_batch_that_cannot_go_back_to_the_broker_is_not_lost(
     assert set(arrived(collector)) == {0, 1, 2}
 
 
+@pytest.mark.slow
 def test_a_batch_that_a_full_redis_does_not_take_back_is_not_lost(
     own_server: RedisServer, make_down: MakeEmitter, collector: Collector, tmp_path: Path
 ) -> None:

@@ -8,9 +8,10 @@ import pytest
 
 from fastemit.testing import Collector
 from tests.support.celery_workers import RedisServer, emitters, eventually, running
+from tests.support.slow import slow
 
 
-@pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])
+@pytest.mark.parametrize("pool", ["prefork", slow("threads"), slow("solo")])
 def test_a_worker_that_ends_tells_what_it_held_back(
     shared: RedisServer, collector: Collector, tmp_path: Path, pool: str
 ) -> None:

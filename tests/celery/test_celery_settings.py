@@ -207,6 +207,7 @@ def test_the_documented_program_configuration_and_worker_work_together(
     assert collector.bad == []
 
 
+@pytest.mark.slow
 def test_the_documented_app_works_with_its_worker(
     own_server: RedisServer, collector: Collector, tmp_path: Path
 ) -> None:

@@ -20,6 +20,7 @@ from tests.support.environment import environment
 from tests.support.hosts import needs_host
 from tests.support.pages import ROOT, block, command, free_port, write_files
 from tests.support.processes import Watched, watched
+from tests.support.slow import slow
 
 REQUESTS = 12
 PAGES = sorted(path.stem for path in (ROOT / "docs/recipes").glob("*.md"))
@@ -240,6 +241,7 @@ def test_gunicorn_with_preload_tracks_each_request_and_the_start_once(recipe: Ma
     assert site.actions == ["start"]
 
 
+@pytest.mark.slow
 @needs_host("gunicorn")
 @needs_host("gevent")
 def test_gunicorn_with_gevent_workers_tracks_each_request_and_the_start_once(recipe: MakeRecipe) -> None:
@@ -255,7 +257,7 @@ def test_gunicorn_with_gevent_workers_tracks_each_request_and_the_start_once(rec
 
 
 @needs_host("uwsgidecorators")
-@pytest.mark.parametrize("threads", [True, False], ids=["threads", "no-threads"])
+@pytest.mark.parametrize("threads", [True, slow(False)], ids=["threads", "no-threads"])
 def test_uwsgi_tracks_each_request_and_the_start_once(recipe: MakeRecipe, threads: bool) -> None:
     site = recipe("uwsgi")
     if not threads:
@@ -277,6 +279,7 @@ def test_uwsgi_tracks_each_request_and_the_start_once(recipe: MakeRecipe, thread
     assert site.actions == ["start"]
 
 
+@pytest.mark.slow
 @needs_host("celery")
 def test_tasks_of_celery_track(recipe: MakeRecipe) -> None:
     tasks = recipe("celery")

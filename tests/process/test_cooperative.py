@@ -17,6 +17,7 @@ from fastemit import AsyncEmitter, Emitter
 from tests.support.delivery import Rig, put
 from tests.support.hosts import needs_host
 from tests.support.processes import WatchedScript
+from tests.support.slow import slow_but
 
 #: Seconds that a heart may stand still.
 STALL = 0.05
@@ -88,7 +89,7 @@ WORK = {
 
 
 @needs_gevent
-@pytest.mark.parametrize("work", WORK)
+@pytest.mark.parametrize("work", slow_but(["send", "flush", "close"], WORK))
 def test_a_greenlet_s_heart_does_not_stand_still(rig: Rig, run: WatchedScript, work: str) -> None:
     rig.collector.respond(delay=ANSWERED_AFTER, times=None)
     lines = "".join(f"    {line.strip()}\n" for line in WORK[work].strip().splitlines())

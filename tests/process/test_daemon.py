@@ -7,6 +7,7 @@ numbers.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import socket
 import ssl
@@ -22,6 +23,7 @@ import trustme
 from tests.support.delivery import OK, RawServer, eventually, read_request, script_text
 from tests.support.processes import environment, watched
 from tests.support.pythons import RUNNING, prepared, pythons
+from tests.support.slow import slow_but_one_of_each
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
 
@@ -216,15 +218,19 @@ def check(
         assert [event for _, event in held.events()].count(b"2") == (then == "sends")
 
 
-@pytest.mark.parametrize("then", THEN)
-@pytest.mark.parametrize("state", STATES)
-@pytest.mark.parametrize("way", WAYS)
+CASES = list(itertools.product(WAYS, STATES, THEN))
+
+
+@pytest.mark.parametrize(
+    ("way", "state", "then"), slow_but_one_of_each(CASES, lambda case: case[0], lambda case: case[1:])
+)
 def test_a_daemon_keeps_its_files_and_its_parent_the_connection(
     tmp_path: Path, certified: tuple[str, ssl.SSLContext], way: str, state: str, then: str
 ) -> None:
     check(tmp_path, certified, way, state, then)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", sorted(set(pythons()) - {RUNNING}))
 @pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize("way", ["https", "a pool by TLS"])

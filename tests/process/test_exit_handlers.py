@@ -12,7 +12,8 @@ from tests.support.delivery import Ended, Rig
 from tests.support.environment import environment
 from tests.support.hosts import needs_host
 from tests.support.processes import WatchedScript
-from tests.support.pythons import prepared, pythons
+from tests.support.pythons import RUNNING, prepared, pythons
+from tests.support.slow import slow, slow_but
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the watchdog of these programs is a process group")
 
@@ -45,10 +46,10 @@ EMITTERS = {
 }
 FLUSHES = ["flush()", "sync_flush()", "async_flush()", "drain()", "drain(5)", "close()"]
 UNSENT = "the process ends with 2 events that came last and were not flushed, and are lost\n"
-PYTHONS = pytest.mark.parametrize("version", sorted(pythons()))
+PYTHONS = pytest.mark.parametrize("version", slow_but([RUNNING], sorted(pythons())))
 
 
-@pytest.mark.parametrize("before", [0, 3])
+@pytest.mark.parametrize("before", [0, slow(3)])
 @pytest.mark.parametrize("emitter", EMITTERS.values(), ids=EMITTERS)
 def test_what_a_later_exit_handler_flushes_is_sent(run: WatchedScript, emitter: str, before: int) -> None:
     script = f"""

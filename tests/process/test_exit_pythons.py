@@ -11,12 +11,13 @@ from fastemit.testing import Collector
 from tests.support.delivery import Rig
 from tests.support.environment import environment
 from tests.support.processes import WatchedScript
-from tests.support.pythons import prepared, pythons
+from tests.support.pythons import RUNNING, prepared, pythons
+from tests.support.slow import slow_but
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and forks are not to be had on Windows")
 
 
-PYTHONS = pytest.mark.parametrize("version", sorted(pythons()))
+PYTHONS = pytest.mark.parametrize("version", slow_but([RUNNING], sorted(pythons())))
 
 #: How a process ends, with the status that it ends with and the end of what it writes to stderr.
 WAYS_OUT = {

@@ -16,6 +16,7 @@ from tests.support.delivery import Rig, numbers
 from tests.support.environment import environment
 from tests.support.hosts import needs_host
 from tests.support.processes import WATCHDOG, Watched, WatchedScript, watched
+from tests.support.slow import slow
 
 POSIX = sys.platform != "win32"
 METHODS = ["fork", "forkserver", "spawn"] if POSIX else ["spawn"]
@@ -36,7 +37,7 @@ def main(body: str) -> str:
     return f'if __name__ == "__main__":\n{textwrap.indent(textwrap.dedent(body), "    ")}'
 
 
-@pytest.mark.parametrize("settings", ["", "background=False"])
+@pytest.mark.parametrize("settings", ["", slow("background=False")])
 @pytest.mark.parametrize("method", METHODS)
 def test_a_child_that_ends_by_itself_delivers(run: WatchedScript, method: str, settings: str) -> None:
     script = f"""
@@ -299,7 +300,7 @@ def serve(server: Watched, port: int, rig: Rig, *, preload: bool) -> set[str]:
 
 @needs_host("gunicorn")
 @needs_posix
-@pytest.mark.parametrize("kind", ["sync", "gthread"])
+@pytest.mark.parametrize("kind", ["sync", slow("gthread")])
 def test_gunicorn_with_preload_and_four_workers_delivers_each_event_once(rig: Rig, tmp_path: Path, kind: str) -> None:
     (tmp_path / "app.py").write_text(APPLICATION)
     port = free_port()
@@ -323,8 +324,8 @@ def uwsgi() -> str:
 
 @needs_host("uwsgidecorators")
 @needs_posix
-@pytest.mark.parametrize("threads", [True, False], ids=["threads", "no-threads"])
-@pytest.mark.parametrize("forked", ["preload", "lazy"])
+@pytest.mark.parametrize("threads", [True, slow(False)], ids=["threads", "no-threads"])
+@pytest.mark.parametrize("forked", ["preload", slow("lazy")])
 def test_uwsgi_delivers_each_event_once(rig: Rig, tmp_path: Path, forked: str, threads: bool) -> None:
     # Without threads the interpreter's lock is never let go for one: only the calling thread can send.
     text = APPLICATION if threads else APPLICATION.replace("batch_size=50", "batch_size=50, background=False")
@@ -366,6 +367,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 @needs_host("celery")
 @needs_posix
 def test_the_workers_of_a_celery_pool_deliver_what_is_queued_when_they_end(rig: Rig, tmp_path: Path) -> None:

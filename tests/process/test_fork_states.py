@@ -9,11 +9,12 @@ import pytest
 
 from tests.support.delivery import Rig
 from tests.support.processes import WatchedScript
+from tests.support.slow import slow
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there is no fork on Windows")
 
-#: Forks of the loops; `make soak` sets more.
-FORKS = int(os.environ.get("FASTEMIT_FORKS", "200"))
+#: Forks of the loop; the second number is that of `make test-slow`.
+FORKS = [20, slow(int(os.environ.get("FASTEMIT_FORKS", "200")))]
 
 
 # What the parent is at when it forks, with the events 0, 1 and 2.
@@ -80,9 +81,10 @@ emitter = Emitter(URL, buffer_capacity={3 if full else 1000}, overflow="block", 
     assert run.arrived == [0, 1, 2, *([3] if full else []), *range(10, 16)]
 
 
-def test_forks_in_a_loop_under_load_lose_and_double_nothing(run: WatchedScript) -> None:
+@pytest.mark.parametrize("forks", FORKS)
+def test_forks_in_a_loop_under_load_lose_and_double_nothing(run: WatchedScript, forks: int) -> None:
     script = f"""
-    FORKS = {FORKS}
+    FORKS = {forks}
     emitter = AsyncEmitter(URL, thread_count=2, overflow="block")
     over = threading.Event()
     def load(first):
@@ -118,7 +120,7 @@ def test_forks_in_a_loop_under_load_lose_and_double_nothing(run: WatchedScript) 
     assert ended.well
     arrived = run.arrived
     assert len(arrived) == len(set(arrived))
-    assert [number for number in arrived if number < 1_000_000] == list(range(2 * FORKS))
+    assert [number for number in arrived if number < 1_000_000] == list(range(2 * forks))
     counts = [sum(first <= number < first + 1_000_000 for number in arrived) for first in (1_000_000, 2_000_000)]
     assert sorted(counts) == [int(count) for count in ended.lines[0].split()]
 
@@ -148,6 +150,7 @@ def test_threads_that_fork_at_once_lose_and_double_nothing(run: WatchedScript) -
     assert run.arrived == [start + 10 * t + n for start in (0, 1000) for t in range(5) for n in range(5)]
 
 
+@pytest.mark.slow
 def test_the_memory_of_a_parent_that_forks_on_and_on_stays_where_it_is(run: WatchedScript) -> None:
     assert run("""
     def memory():

@@ -10,13 +10,15 @@ import pytest
 from tests.support.delivery import Ended, Rig
 from tests.support.environment import environment
 from tests.support.processes import WatchedScript
-from tests.support.pythons import prepared, pythons
+from tests.support.pythons import RUNNING, prepared, pythons
+from tests.support.slow import slow_but
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the watchdog of these programs is a process group")
 
-PYTHONS = pytest.mark.parametrize("version", sorted(pythons()))
+PYTHONS = pytest.mark.parametrize("version", slow_but([RUNNING], sorted(pythons())))
 #: Since 3.12 an interpreter can have a GIL of its own; before, none that has threads can be destroyed.
-PYTHONS_SINCE_3_12 = pytest.mark.parametrize("version", sorted({*pythons()} - {"3.10", "3.11"}))
+SINCE_3_12 = sorted({*pythons()} - {"3.10", "3.11"})
+PYTHONS_SINCE_3_12 = pytest.mark.parametrize("version", slow_but(SINCE_3_12[:1], SINCE_3_12))
 #: Comes before anything of fastemit, and so before the script's own import of it, which is left out by the exit.
 LEGACY = """
 import sys, textwrap, time

@@ -92,6 +92,7 @@ def test_the_fastapi_service_tracks_each_request_and_each_order(service: MakeSer
     assert shop.collector.bad == []
 
 
+@pytest.mark.slow
 @needs_host("fastapi")
 @needs_host("uvicorn")
 def test_the_fastapi_service_says_that_the_collector_is_down_and_loses_nothing_by_it(service: MakeService) -> None:
@@ -109,6 +110,7 @@ def test_the_fastapi_service_says_that_the_collector_is_down_and_loses_nothing_b
     assert shop.urls() == [f"http://127.0.0.1:{shop.port}/products/1"]
 
 
+@pytest.mark.slow
 @needs_host("flask")
 @needs_host("gunicorn")
 def test_the_flask_service_tracks_each_request_and_each_worker_tells_its_own_numbers(service: MakeService) -> None:

@@ -21,6 +21,7 @@ from fastemit.testing import Collector
 from tests.support.emitters import until
 from tests.support.environment import environment
 from tests.support.redis_server import QUICK, redis, running
+from tests.support.slow import slow
 
 pytestmark = [
     pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL"),
@@ -101,7 +102,7 @@ def lists(rdb: Any) -> list[str]:
     return [key.decode() for key in rdb.scan_iter() if rdb.type(key) == b"list"]
 
 
-@pytest.mark.parametrize(("forked", "fresh"), [(2, 0), (6, 2)])
+@pytest.mark.parametrize(("forked", "fresh"), [(2, 0), slow(6, 2)])
 def test_books_balance_with_killed_workers_a_collector_that_is_down_and_a_full_redis(
     tmp_path: Path, collector: Collector, forked: int, fresh: int
 ) -> None:

@@ -19,6 +19,7 @@ from fastemit.testing import Collector
 from tests.support.emitters import until
 from tests.support.redis_server import QUICK, RedisServer, Relay, redis, running
 from tests.support.redis_workers import DEAD, PATIENCE, Process, arrived, at_work, event, left, make, put
+from tests.support.slow import slow_but
 
 # -- several workers, and dead ones ------------------------------------------------------------------------------------
 
@@ -69,6 +70,7 @@ def test_a_worker_that_was_taken_for_dead_forgets_nobodys_events(rdb: Any, colle
 KILLS = int(os.environ.get("FASTEMIT_REDIS_KILLS", "50"))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_books_balance_after_a_worker_was_killed_50_times(server: RedisServer, rdb: Any, collector: Collector) -> None:
@@ -171,6 +173,7 @@ def test_redis_killed_and_restarted_with_its_data(tmp_path: Path, collector: Col
         assert set(arrived(collector)) == set(range(1000))
 
 
+@pytest.mark.slow
 def test_connections_cut_at_random_moments_lose_nothing(server: RedisServer, rdb: Any, collector: Collector) -> None:
     rng = random.Random(2)
     put(rdb, 1500)
@@ -189,7 +192,7 @@ def test_connections_cut_at_random_moments_lose_nothing(server: RedisServer, rdb
     assert rdb.llen(DEAD) == 0
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", slow_but([0], range(3)))
 def test_steps_that_were_done_and_never_answered_lose_nothing(
     server: RedisServer, rdb: Any, collector: Collector, seed: int
 ) -> None:

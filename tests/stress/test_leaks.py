@@ -16,6 +16,7 @@ import pytest
 from fastemit import Emitter
 from tests.support.buffer import CHECKED, SANITIZED
 from tests.support.delivery import DEADLINE, Rig, run_script
+from tests.support.slow import slow
 
 measured = pytest.mark.skipif(
     not sys.platform.startswith("linux") or SANITIZED or CHECKED,
@@ -91,7 +92,7 @@ def flat(told: list[int], few_bytes: int = FEW_BYTES) -> bool:
 
 
 @measured
-@pytest.mark.parametrize(("method", "rounds"), [("post", 10_000), ("get", 2_000)])
+@pytest.mark.parametrize(("method", "rounds"), [slow("post", 10_000), ("get", 1_000)])
 def test_rounds_of_sending_failing_and_calling_back(tmp_path: Path, method: str, rounds: int) -> None:
     """Good answers, rejections, splits, poison, redirects, errors; callbacks that read, and that raise."""
     script = f"""
@@ -114,7 +115,7 @@ grown(round_, {rounds})
 
 @measured
 @pytest.mark.parametrize(
-    ("overflow", "rounds"), [("drop_oldest", 10_000), ("drop_newest", 2_000), ("backpressure", 2_000)]
+    ("overflow", "rounds"), [slow("drop_oldest", 10_000), slow("drop_newest", 2_000), ("backpressure", 1_000)]
 )
 def test_rounds_of_overflow_and_refused_events(tmp_path: Path, overflow: str, rounds: int) -> None:
     script = f"""
@@ -147,7 +148,7 @@ grown(round_, {rounds})
 
 
 @measured
-@pytest.mark.parametrize(("how", "rounds"), [("cycle", 20_000), ("close", 2_000), ("drop", 2_000)])
+@pytest.mark.parametrize(("how", "rounds"), [slow("cycle", 20_000), slow("close", 2_000), ("drop", 1_000)])
 def test_emitters_that_are_made_and_dropped(tmp_path: Path, how: str, rounds: int) -> None:
     script = f"""
 class Holder:
@@ -173,6 +174,7 @@ grown(round_, {rounds})
     assert flat(grown(tmp_path, script), 2 * FEW_BYTES)
 
 
+@pytest.mark.slow
 @measured
 @pytest.mark.parametrize("how", ["close", "drop"])
 def test_a_thousand_emitters_with_threads_that_are_made_and_dropped(tmp_path: Path, how: str) -> None:
@@ -193,6 +195,7 @@ grown(round_, 1_000)
     assert flat(grown(tmp_path, script))
 
 
+@pytest.mark.slow
 @measured
 def test_ten_thousand_refused_constructions(tmp_path: Path) -> None:
     script = """
@@ -211,6 +214,7 @@ grown(round_, 10_000)
     assert flat(grown(tmp_path, script))
 
 
+@pytest.mark.slow
 @measured
 def test_a_thousand_requests_over_real_connections_that_fail_in_every_way(rig: Rig, tmp_path: Path) -> None:
     for _ in range(250):
@@ -228,6 +232,7 @@ grown(round_, 1_000)
     assert flat(grown(tmp_path, script, rig.collector.url))
 
 
+@pytest.mark.slow
 @measured
 def test_three_hundred_forks_leave_nothing_in_the_parent(tmp_path: Path) -> None:
     script = """

@@ -23,6 +23,7 @@ from fastemit.testing import Collector
 from tests.conftest import MakeEmitter
 from tests.support.emitters import DEADLINE, feed, join, numbered, numbers, threads_of, until
 from tests.support.environment import environment
+from tests.support.slow import slow, slow_but
 
 SECONDS = float(os.environ.get("FASTEMIT_OVERLOAD_SECONDS", "1"))
 WEATHERS = ["slow", "silent", "gone", "flapping"]
@@ -152,7 +153,7 @@ def check(saw: Any) -> None:
     assert (arrived, arrived + saw.overflow) == (saw.sent, sum(saw.given))
 
 
-@pytest.mark.parametrize("weather", WEATHERS)
+@pytest.mark.parametrize("weather", slow_but(["flapping"], WEATHERS))
 def test_block_drops_nothing(collector: Collector, weather: str) -> None:
     saw = run(collector, weather, "block", SIZES)
     check(saw)
@@ -160,6 +161,7 @@ def test_block_drops_nothing(collector: Collector, weather: str) -> None:
     assert saw.arrived == [list(range(given)) for given in saw.given]
 
 
+@pytest.mark.slow
 def test_backpressure_drops_nothing_while_the_collector_is_slow(collector: Collector) -> None:
     saw = run(collector, "slow", "backpressure", SIZES)
     check(saw)
@@ -167,8 +169,8 @@ def test_backpressure_drops_nothing_while_the_collector_is_slow(collector: Colle
     assert saw.arrived == [list(range(given)) for given in saw.given]
 
 
-@pytest.mark.parametrize("weather", ["silent", "gone"])
-@pytest.mark.parametrize("policy", ["backpressure", "drop_newest"])
+@pytest.mark.parametrize("weather", ["silent", slow("gone")])
+@pytest.mark.parametrize("policy", [slow("backpressure"), "drop_newest"])
 def test_without_a_collector_the_first_events_are_kept(collector: Collector, policy: str, weather: str) -> None:
     saw = run(collector, weather, policy, [200])
     check(saw)
@@ -177,7 +179,7 @@ def test_without_a_collector_the_first_events_are_kept(collector: Collector, pol
     assert saw.arrived == [list(range(len(arrived))) for arrived in saw.arrived]
 
 
-@pytest.mark.parametrize("weather", ["silent", "gone"])
+@pytest.mark.parametrize("weather", [slow("silent"), "gone"])
 def test_without_a_collector_drop_oldest_keeps_the_last_events(collector: Collector, weather: str) -> None:
     saw = run(collector, weather, "drop_oldest", [200])
     check(saw)
@@ -195,8 +197,8 @@ def last_in_a_row(arrived: list[int], given: int) -> int:
     return next(back for back in range(given + 1) if given - 1 - back not in here)
 
 
-@pytest.mark.parametrize("weather", ["slow", "flapping"])
-@pytest.mark.parametrize("policy", ["drop_newest", "drop_oldest"])
+@pytest.mark.parametrize("weather", ["slow", slow("flapping")])
+@pytest.mark.parametrize("policy", [slow("drop_newest"), "drop_oldest"])
 def test_a_policy_that_drops_does_so_without_waiting(collector: Collector, policy: str, weather: str) -> None:
     saw = run(collector, weather, policy, SIZES)
     check(saw)
@@ -212,6 +214,7 @@ def test_backpressure_drops_and_waits_in_turn_while_the_collector_flaps(collecto
     assert saw.sent >= saw.most_events
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["drop_newest", "drop_oldest"])
 def test_a_full_buffer_of_the_default_size_is_all_the_memory_that_is_taken(collector: Collector, policy: str) -> None:
     size = 64 * MEGABYTE

@@ -229,6 +229,7 @@ def run_soak(*arguments: str) -> subprocess.CompletedProcess[str]:
     return run_python(str(Path(__file__).with_name("soak.py")), *arguments)
 
 
+@pytest.mark.slow
 @on_unix
 @pytest.mark.timeout(300)
 def test_a_soak_of_some_seconds() -> None:
@@ -259,6 +260,7 @@ soak_producer.main()
 """
 
 
+@pytest.mark.slow
 @on_unix
 @pytest.mark.timeout(300)
 def test_a_producer_and_a_forked_child_that_hang_fail_the_soak_which_shows_where(tmp_path: Path) -> None:

@@ -1,0 +1,37 @@
+"""Cases of a test that `make test-slow` runs: whole sweeps, of which `make test` runs a few."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable
+from typing import Any
+
+import pytest
+
+
+def slow(*values: Any) -> Any:
+    """One case of a parametrized test, as slow."""
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
+def slow_but(quick: Iterable[Any], cases: Iterable[Any]) -> list[Any]:
+    """All of these cases, each a value or a tuple of them; those that are not in `quick` are slow."""
+    quick, cases = list(quick), list(cases)
+    unknown = [case for case in quick if case not in cases]
+    if unknown:
+        raise ValueError(f"no such case: {unknown}")
+    return [case if case in quick else _slow(case) for case in cases]
+
+
+def slow_but_one_of_each(cases: Iterable[Any], *kinds: Callable[[Any], Hashable]) -> list[Any]:
+    """All of these cases; slow are those in which each of `kinds` is what it was in a case before."""
+    seen: set[tuple[int, Hashable]] = set()
+    marked = []
+    for case in cases:
+        new = {(number, kind(case)) for number, kind in enumerate(kinds)} - seen
+        marked.append(case if new else _slow(case))
+        seen |= new
+    return marked
+
+
+def _slow(case: Any) -> Any:
+    return slow(*case) if isinstance(case, tuple) else slow(case)
