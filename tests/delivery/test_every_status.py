@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import functools
 import socket
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from fastemit._delivery import schedule
-from fastemit._delivery.retry import Backoff
 from tests.support.delivery import OK, RawServer, Rig, put, within
 
 CODES = range(101, 600)
 REJECTED = {400, 401, 403, 410, 422}
 
 
-@pytest.fixture(autouse=True)
-def _no_short_delay(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A first delay of a second, which chance may make a millisecond, over before anybody looks."""
-    monkeypatch.setattr(schedule, "Backoff", functools.partial(Backoff, chance=lambda: 0.999))
+pytestmark = pytest.mark.usefixtures("no_short_delay")
 
 
 class Answering(RawServer):

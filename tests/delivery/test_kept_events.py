@@ -16,11 +16,6 @@ MANY = 1000
 
 
 @pytest.fixture
-def recorder() -> Recorder:
-    return Recorder()
-
-
-@pytest.fixture
 def emitter(make_emitter: MakeEmitter, recorder: Recorder) -> Any:
     """Sends when it is told to; retries by itself at once."""
     return make_emitter(

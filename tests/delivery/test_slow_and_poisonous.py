@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -10,8 +9,6 @@ from typing import Any
 
 import pytest
 
-from fastemit._delivery import schedule
-from fastemit._delivery.retry import Backoff
 from fastemit.testing import Collector, Request
 from tests.conftest import MakeEmitter
 from tests.support.emitters import DEADLINE, QUICK, Recorder, feed, numbered, numbers, until
@@ -22,10 +19,7 @@ FIVE_THOUSAND = 5000
 MANY = 6000
 
 
-@pytest.fixture(autouse=True)
-def _no_short_delay(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A first delay of a second, which chance may make a millisecond, over before anybody looks."""
-    monkeypatch.setattr(schedule, "Backoff", functools.partial(Backoff, chance=lambda: 0.999))
+pytestmark = pytest.mark.usefixtures("no_short_delay")
 
 
 def poisoned_by(poisonous: int, status: int) -> Callable[[Request], int]:

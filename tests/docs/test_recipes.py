@@ -6,7 +6,6 @@ import http.client
 import json
 import re
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,7 +17,8 @@ import pytest
 from fastemit.testing import Collector
 from tests.support.environment import environment
 from tests.support.hosts import needs_host
-from tests.support.pages import ROOT, block, command, free_port, write_files
+from tests.support.pages import ROOT, block, command, write_files
+from tests.support.ports import answers, free_port
 from tests.support.processes import Watched, watched
 from tests.support.slow import slow
 
@@ -52,13 +52,6 @@ class Recipe:
         with watched([sys.executable, "-c", program], cwd=self.directory, env=environment()) as running:
             return running.wait()
 
-    def answers(self) -> bool:
-        try:
-            socket.create_connection(("127.0.0.1", self.port), 1).close()
-        except OSError:
-            return False
-        return True
-
     def ask(self, method: str, path: str) -> bytes:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
         try:
@@ -71,7 +64,7 @@ class Recipe:
 
     def load(self, server: Watched) -> list[str]:
         """Ask for some pages; their addresses."""
-        server.until(self.answers)
+        server.until(lambda: answers(self.port))
         for number in range(REQUESTS):
             self.ask("GET", f"/product/{number}")
         return [f"http://127.0.0.1:{self.port}/product/{number}" for number in range(REQUESTS)]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import signal
-import socket
 import sys
 import textwrap
 import threading
@@ -15,6 +14,7 @@ import pytest
 from tests.support.delivery import Rig, numbers
 from tests.support.environment import environment
 from tests.support.hosts import needs_host
+from tests.support.ports import answers, free_port
 from tests.support.processes import WATCHDOG, Watched, WatchedScript, watched
 from tests.support.slow import slow
 
@@ -236,21 +236,6 @@ def application(environ, start_response):
 """
 CLIENTS = 4
 REQUESTS = 100
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def answers(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), 1).close()
-    except OSError:
-        return False
-    return True
 
 
 class Load:

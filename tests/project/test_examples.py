@@ -7,7 +7,6 @@ import re
 import shlex
 import shutil
 import signal
-import socket
 import sys
 import urllib.error
 import urllib.request
@@ -21,7 +20,8 @@ from fastemit.testing import Collector
 from tests.support.delivery import eventually
 from tests.support.environment import environment
 from tests.support.hosts import needs_host
-from tests.support.pages import ROOT, block, command, free_port
+from tests.support.pages import ROOT, block, command
+from tests.support.ports import answers, free_port
 from tests.support.processes import Watched, watched
 
 EXAMPLES = ROOT / "examples"
@@ -54,13 +54,6 @@ class Service:
             with answer:
                 return answer.code, answer.read().decode()
 
-    def answers(self) -> bool:
-        try:
-            socket.create_connection(("127.0.0.1", self.port), 1).close()
-        except OSError:
-            return False
-        return True
-
     def urls(self) -> list[str]:
         return [event["url"] for event in self.collector.good if event["e"] == "pv"]
 
@@ -78,7 +71,7 @@ def service(tmp_path: Path, collector: Collector) -> MakeService:
 def test_the_fastapi_service_tracks_each_request_and_each_order(service: MakeService) -> None:
     shop = service("fastapi_service")
     with shop.run() as server:
-        server.until(shop.answers)
+        server.until(lambda: answers(shop.port))
         for number in range(REQUESTS):
             assert shop.ask(f"/products/{number}") == (200, json.dumps({"product": number}, separators=(",", ":")))
         assert shop.ask("/orders/7", "POST")[0] == 200
@@ -99,7 +92,7 @@ def test_the_fastapi_service_says_that_the_collector_is_down_and_loses_nothing_b
     shop = service("fastapi_service")
     shop.collector.respond(500, times=None)
     with shop.run() as server:
-        server.until(shop.answers)
+        server.until(lambda: answers(shop.port))
         assert shop.ask("/health")[0] == 200
         assert shop.ask("/products/1")[0] == 200
         eventually(lambda: shop.ask("/health")[0] == 503)

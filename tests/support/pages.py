@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shlex
-import socket
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -43,13 +42,6 @@ def block(page: str, title: str) -> Block:
     found = [block for block in blocks(page) if block.title == title]
     assert len(found) == 1, f"{page} has {len(found)} blocks with the title {title!r}"
     return found[0]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def write_files(page: str, directory: Path, collector: str, port: int) -> None:

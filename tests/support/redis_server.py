@@ -21,6 +21,8 @@ from typing import Any
 
 import pytest
 
+from tests.support.ports import free_port
+
 redis: Any = pytest.importorskip("redis")
 from redis.backoff import NoBackoff  # noqa: E402 - not where there is no redis
 from redis.retry import Retry  # noqa: E402
@@ -45,13 +47,6 @@ def redis_binary() -> str:
     return on_path
 
 
-def _free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
-
-
 class RedisServer:
     """A Redis of the tests' own. It keeps its data over `kill` and `start`.
 
@@ -61,7 +56,7 @@ class RedisServer:
     """
 
     def __init__(self, directory: Path, *settings: str) -> None:
-        self.port = _free_port()
+        self.port = free_port()
         self.password = settings[settings.index("--requirepass") + 1] if "--requirepass" in settings else None
         self._command = [
             redis_binary(), "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(directory),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import functools
 import json
 import socket
 import ssl
@@ -20,18 +19,13 @@ import requests
 import trustme
 import urllib3
 
-from fastemit._delivery import schedule
-from fastemit._delivery.retry import Backoff
 from tests.support.delivery import OK, RawServer, Rig, answering, numbers, put, run_script, within
 from tests.support.faulty_network import LINGER_0
 
 GIB = 1 << 30
 
 
-@pytest.fixture(autouse=True)
-def _no_short_delay(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A first delay of a second, which chance may make a millisecond, over before anybody looks."""
-    monkeypatch.setattr(schedule, "Backoff", functools.partial(Backoff, chance=lambda: 0.999))
+pytestmark = pytest.mark.usefixtures("no_short_delay")
 
 
 def events_of(server: RawServer) -> Counter[int]:
