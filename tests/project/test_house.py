@@ -134,6 +134,15 @@ def test_no_file_refers_to_a_document_that_is_not_here() -> None:
     assert [path.name for path in files if path.exists() and elsewhere.search(path.read_text("utf-8"))] == []
 
 
+def test_no_file_of_tests_is_long_and_no_two_have_the_same_name() -> None:
+    files = [path for path in (ROOT / "tests").rglob("*.py") if path.name not in ("__init__.py", "conftest.py")]
+    tests = [path.name for path in files if path.name.startswith("test_")]
+    assert len(tests) > 100
+    assert sorted(tests) == sorted(set(tests))
+    lengths = {path.name: len(path.read_text("utf-8").splitlines()) for path in files}
+    assert {name: length for name, length in lengths.items() if length > 400} == {}
+
+
 def rooms() -> list[set[str]]:
     """The table of docs/design.md, from the roof down: the modules and folders of each line."""
     table = re.search(

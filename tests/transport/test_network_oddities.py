@@ -1,12 +1,9 @@
-"""What a network, a name server or a bad server may do, and that no event is lost to it and no call hangs."""
+"""What a name server, a handshake or an answer at an odd time may do: no event is lost to it and no call hangs."""
 
 from __future__ import annotations
 
-import contextlib
 import datetime
-import json
 import socket
-import ssl
 import threading
 import time
 from collections import Counter
@@ -15,23 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import requests
-import trustme
-import urllib3
 
+from tests.support.bad_network import Certified, events_of
 from tests.support.delivery import OK, RawServer, Rig, answering, numbers, put, run_script, within
-from tests.support.faulty_network import LINGER_0
-
-GIB = 1 << 30
-
 
 pytestmark = pytest.mark.usefixtures("no_short_delay")
-
-
-def events_of(server: RawServer) -> Counter[int]:
-    """How often each event came in a whole request."""
-    bodies = [request.partition(b"\r\n\r\n")[2] for request in server.requests]
-    return Counter(number for body in bodies for number in numbers(json.loads(body)["data"]))
 
 
 # -- names -------------------------------------------------------------------------------------------------------------
@@ -132,28 +117,6 @@ def test_the_process_ends_in_time_while_a_name_does_not_resolve(rig: Rig, tmp_pa
     assert 0.2 <= ended.seconds < 0.3 + 0.5 + 0.5  # the deadline, what is promised beyond it, and the process's end
 
 
-# -- TLS ---------------------------------------------------------------------------------------------------------------
-
-
-class Certified:
-    """A certificate of a private authority, and that authority in a file."""
-
-    def __init__(self, directory: Path) -> None:
-        self._ca = trustme.CA()
-        self.path = str(directory / "ca.pem")
-        self._ca.cert_pem.write_to_path(self.path)
-
-    def context(self, **how: Any) -> ssl.SSLContext:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self._ca.issue_cert("127.0.0.1", **how).configure_cert(context)
-        return context
-
-
-@pytest.fixture(scope="module")
-def certified(tmp_path_factory: pytest.TempPathFactory) -> Certified:
-    return Certified(tmp_path_factory.mktemp("ca"))
-
-
 def hang_up(_sock: socket.socket) -> None:
     pass
 
@@ -204,174 +167,6 @@ def test_a_certificate_that_has_expired_is_refused_and_the_events_kept(rig: Rig,
         stats = emitter.stats()
         assert (stats.queued_events, "expired" in (stats.last_error or ""), server.requests) == (3, True, [])
         emitter.close(0)
-
-
-class Wire:
-    """Passes bytes both ways, and harms the first connections at one byte of one way: "flip", "cut" or "reset"."""
-
-    def __init__(self, port: int) -> None:
-        self._port = port
-        self.harm: tuple[str, str, int] | None = None  # what, which way, at which byte
-        self.harmed = 0
-
-    def __call__(self, sock: socket.socket, _number: int) -> None:
-        harm, self.harm = self.harm, None
-        with socket.create_connection(("127.0.0.1", self._port), 5) as onward:
-            back = threading.Thread(target=self._pump, args=(onward, sock, "down", harm), daemon=True)
-            back.start()
-            self._pump(sock, onward, "up", harm)
-            back.join(5)
-
-    def _pump(self, source: socket.socket, sink: socket.socket, way: str, harm: tuple[str, str, int] | None) -> None:
-        passed = 0
-        try:
-            while data := source.recv(65536):
-                at = harm[2] - passed if harm is not None and harm[1] == way else -1
-                passed += len(data)
-                if harm is not None and 0 <= at < len(data):
-                    self.harmed += 1
-                    if harm[0] == "flip":
-                        data = data[:at] + bytes([data[at] ^ 0x20]) + data[at + 1 :]
-                    else:
-                        sink.sendall(data[:at])
-                        client, server = (source, sink) if way == "up" else (sink, source)
-                        return self._break(harm[0], client, server)
-                sink.sendall(data)
-            sink.shutdown(socket.SHUT_WR)
-        except OSError:
-            # One side is gone: so it is for the other.
-            self._break("cut", source, sink)
-
-    @staticmethod
-    def _break(how: str, client: socket.socket, server: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            if how == "reset":
-                # RST, when it is closed. Not for the server too: ssl leaks a socket that is reset as it wraps it.
-                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_0)
-                client.shutdown(socket.SHUT_RD)
-            else:
-                client.shutdown(socket.SHUT_RDWR)
-        with contextlib.suppress(OSError):
-            server.shutdown(socket.SHUT_RDWR)
-
-
-def harmed_requests(rig: Rig, server: RawServer, what: str, way: str, step: int, **settings: Any) -> None:
-    """Events over connections of which each is harmed at another byte; each time all of them arrive."""
-    wire = Wire(server.port)
-    scheme = "https" if settings else "http"
-    with RawServer(wire) as proxy:
-        emitter = rig.emitter(
-            endpoint=f"{scheme}://127.0.0.1:{proxy.port}", background=False, request_timeout=1.0, **settings
-        )
-        first = offset = 0
-        while True:
-            # Each time over a new connection.
-            emitter._transport.close()
-            server.requests.clear()
-            wire.harm, wire.harmed = (what, way, offset), 0
-            put(emitter, 3, first=first)
-            failed = emitter.stats().failed_requests
-            while not emitter.drain(5):
-                assert emitter.stats().failed_requests < failed + 3, offset
-            if not wire.harmed:
-                # That was more than passes that way for one request.
-                break
-            arrived = events_of(server)
-            assert set(arrived) == set(range(first, first + 3)), offset
-            # Once where the collector has not had the request whole, or the answer came.
-            assert set(arrived.values()) <= ({1} if way == "up" else {1, 2}), offset
-            first, offset = first + 3, offset + step
-        assert emitter.stats().sent_events == first + 3
-        assert first > 50
-        emitter.close()
-
-
-@pytest.mark.parametrize("what", ["cut", "reset"])
-@pytest.mark.parametrize(("way", "step"), [("up", 7), ("down", 1)])
-def test_a_connection_that_breaks_at_any_byte_loses_nothing(rig: Rig, what: str, way: str, step: int) -> None:
-    with answering() as server:
-        harmed_requests(rig, server, what, way, step)
-
-
-@pytest.mark.parametrize("what", ["flip", "cut", "reset"])
-@pytest.mark.parametrize(("way", "step"), [("up", 37), ("down", 53)])
-def test_tls_that_is_harmed_at_any_byte_loses_nothing(
-    rig: Rig, certified: Certified, what: str, way: str, step: int
-) -> None:
-    with answering(context=certified.context()) as server:
-        harmed_requests(rig, server, what, way, step, ca_certs=certified.path)
-
-
-# -- answers without end -----------------------------------------------------------------------------------------------
-
-
-def sender(kind: str) -> dict[str, Any]:
-    return {"urllib3": {}, "session": {"session": requests.Session()}, "pool": {"pool_manager": urllib3.PoolManager()}}[
-        kind
-    ]
-
-
-@pytest.mark.parametrize("kind", ["urllib3", "session", "pool"])
-@pytest.mark.parametrize("framing", [b"Content-Length: %d\r\n" % GIB, b"Transfer-Encoding: chunked\r\n", b""])
-@pytest.mark.parametrize("status", [200, 500])
-def test_of_an_answer_of_a_gigabyte_next_to_nothing_is_read(rig: Rig, kind: str, framing: bytes, status: int) -> None:
-    piece = b"x" * 65536
-    if b"chunked" in framing:
-        piece = b"10000\r\n" + piece + b"\r\n"
-    sent: list[int] = []
-
-    def handle(sock: socket.socket, _number: int) -> None:
-        while server.read(sock):
-            sock.sendall(b"HTTP/1.1 %d Whatever\r\n%s\r\n" % (status, framing))
-            while sum(sent) < GIB and not server.over.is_set():
-                sock.sendall(piece)
-                sent.append(len(piece))
-
-    settings = sender(kind)
-    with RawServer(handle) as server:
-        emitter = rig.emitter(endpoint=server.url, custom_retry_codes={500: False}, **settings)
-        put(emitter, 3)
-        with within(5):
-            assert emitter.drain() is True
-        emitter.close()
-        stats = emitter.stats()
-    for each in settings.values():
-        getattr(each, "close", getattr(each, "clear", None))()
-    assert (stats.sent_events, stats.dropped_events["rejected"]) == ((3, 0) if status == 200 else (0, 3))
-    # What fits the sockets' buffers, and not more.
-    assert sum(sent) < 16 << 20
-
-
-@pytest.mark.parametrize("what", ["status line", "header", "headers", "chunk size", "trailers", "interim"])
-def test_an_answer_whose_head_has_no_end_is_given_up(rig: Rig, what: str) -> None:
-    begin, piece = {
-        "status line": (b"HTTP/1.1 200 ", b"x" * 65536),
-        "header": (b"HTTP/1.1 200 OK\r\nX: ", b"x" * 65536),
-        "headers": (b"HTTP/1.1 200 OK\r\n", b"X: yyyyyyyy\r\n" * 5000),
-        "chunk size": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2;", b"x" * 65536),
-        "trailers": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n", b"X: yyyyyyyy\r\n" * 5000),
-        "interim": (b"", b"HTTP/1.1 103 Early Hints\r\n\r\n" * 3000),
-    }[what]
-    sent: list[int] = []
-
-    def handle(sock: socket.socket, number: int) -> None:
-        if number > 1:
-            server.answer_all(sock)
-        server.read(sock)
-        sock.sendall(begin)
-        while sum(sent) < GIB and not server.over.is_set():
-            sock.sendall(piece)
-            sent.append(len(piece))
-
-    with RawServer(handle) as server:
-        emitter = rig.emitter(endpoint=server.url, request_timeout=5)
-        put(emitter, 3)
-        with within(4):
-            # The status counts where there was one.
-            assert emitter.drain() is (what not in ("status line", "interim"))
-            assert emitter.drain() is True
-        emitter.close()
-    assert sum(sent) < 16 << 20
 
 
 # -- answers at odd times ----------------------------------------------------------------------------------------------
