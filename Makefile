@@ -62,6 +62,10 @@ demo: $(VENV)/.installed  ## 50,000 events through fastemit and snowplow_tracker
 # One process more than there are cores: many tests wait for something.
 SIDE_BY_SIDE = -n $$($(BIN)/python -c 'import os; print((os.cpu_count() or 1) + 1)') --dist worksteal -p no:benchmark
 
+# Hundreds of tests start an interpreter, each of which would compile fastemit, and pytest all tests, anew.
+test test-slow test-lowest: export PYTHONDONTWRITEBYTECODE =
+test test-slow test-lowest: export PYTHONPYCACHEPREFIX = $(CURDIR)/$(VENV)/pycache
+
 .PHONY: test
 test: $(VENV)/.installed  ## run the tests but for the slow ones; ARGS="-k flush -x" is passed to pytest
 	@$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(ARGS)
