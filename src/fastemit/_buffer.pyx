@@ -68,7 +68,6 @@ from fastemit._text cimport fill_forms
 
 import json
 from collections.abc import Mapping
-from urllib.parse import urlencode
 
 import orjson
 
@@ -329,6 +328,8 @@ cdef bytes encode_member(object name, object value):
         name = name.encode("utf-8")
     if isinstance(value, str):
         value = value.encode("utf-8")
+    # Here, since who sends by POST needs none of it; `parse_endpoint` has imported it before the first event.
+    from urllib.parse import urlencode
     return urlencode([(name, value)], doseq=True).encode("ascii")
 
 

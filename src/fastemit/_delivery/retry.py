@@ -6,7 +6,6 @@ import enum
 import random
 from collections.abc import Callable, Mapping
 from datetime import timezone
-from email.utils import parsedate_to_datetime
 from typing import Final
 
 #: Statuses that say the events themselves are unwanted; the reference's list.
@@ -67,6 +66,10 @@ def retry_after_seconds(status: int | None, value: str | None, now: float) -> fl
         # Cut before int(): a header of 10,000 digits is no number that anybody meant.
         seconds = float(int(value[:18]))
     else:
+        # Here, since it takes longer to import than all of this package. Transports over HTTP have imported it before
+        # there are threads.
+        from email.utils import parsedate_to_datetime
+
         try:
             when = parsedate_to_datetime(value)
             if when.tzinfo is None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from dataclasses import dataclass, field
 from typing import Any, Final
-from urllib.parse import quote, unquote, urlsplit
 
 from fastemit._settings import checks
 
@@ -42,7 +40,11 @@ class Endpoint:
     def url(self) -> str:
         """The full collector URI, without user and password."""
         address, percent, zone = self.host.partition("%")
-        host = f"{address}%25{quote(zone, safe='')}" if percent else address
+        host = address
+        if percent:
+            from urllib.parse import quote
+
+            host = f"{address}%25{quote(zone, safe='')}"
         return f"{self.scheme}://{self._with_port(host)}{self.path}"
 
     @property
@@ -79,6 +81,10 @@ def parse_endpoint(endpoint: Any, protocol: Any = "https", port: Any = None, met
     Raises:
         TypeError, ValueError: naming the argument, its value and what is allowed; a password is not shown.
     """
+    # Here, so that they take no time from a program that only imports fastemit; urllib3 needs them too.
+    import ipaddress
+    from urllib.parse import quote, unquote, urlsplit
+
     checks.one_of("protocol", protocol, ("http", "https"))
     checks.one_of("method", method, ("get", "post"))
     number = checks.port("port", port)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import sys
 from typing import TYPE_CHECKING
-from urllib.request import getproxies, proxy_bypass
 
 from urllib3.exceptions import LocationParseError
 from urllib3.util import parse_url
@@ -49,9 +49,16 @@ def _goes_straight(host: str, port: int | None) -> bool:
         suffix = entry.lstrip(".")
         if any(name == suffix or name.endswith("." + suffix) for name in names):
             return True
+    from urllib.request import proxy_bypass
+
     with contextlib.suppress(TypeError, OSError):
         return bool(proxy_bypass(host))
     return False
+
+
+def _may_ask_for_one() -> bool:
+    """Whether there is a reason to look: to import what does takes longer than all the rest of this."""
+    return sys.platform in ("darwin", "win32") or any(name.lower().endswith("_proxy") for name in os.environ)
 
 
 def proxy_for(endpoint: Endpoint) -> str | None:
@@ -60,6 +67,10 @@ def proxy_for(endpoint: Endpoint) -> str | None:
     Raises:
         ValueError: it speaks another protocol than HTTP, or cannot be read. The message names the variable.
     """
+    if not _may_ask_for_one():
+        return None
+    from urllib.request import getproxies
+
     proxies = getproxies()
     # A zone means nothing to anybody else.
     host = endpoint.host.lower().partition("%")[0]

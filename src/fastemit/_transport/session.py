@@ -10,7 +10,6 @@ import sys
 import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs, urlencode
 
 from fastemit._interfaces import ANSWER_LIMIT, CONTENT_TYPE, DEFAULT_TIMEOUT, Outcome
 from fastemit._process import sockets
@@ -49,7 +48,9 @@ class SessionTransport:
                 f"endpoint must be without a zone id where there is a session, not {endpoint.url!r}: requests looks up "
                 "its %25 as it is, and never finds it; leave the session out, or use a pool_manager"
             )
-        # requests does so at its first request, where a fork in the middle of it would leave the child a locked import.
+        # requests does so at its first request, where a fork in the middle of it would leave the child a locked import;
+        # the delivery reads the date of a `Retry-After` by the other.
+        import email.utils  # noqa: F401
         import netrc  # noqa: F401
 
         self.timeout = timeout
@@ -65,6 +66,8 @@ class SessionTransport:
         )
 
     def get(self, query: str, cap: float | None = None) -> Outcome:
+        from urllib.parse import parse_qs, urlencode  # requests has it
+
         # As a mapping, since requests merges nothing else with the session's own `params`.
         params: Any = parse_qs(query, keep_blank_values=True)
         if urlencode(params, doseq=True) != query:
