@@ -11,17 +11,22 @@ import http.client
 import io
 import os
 import queue
+import socket
 import threading
 from enum import Enum
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
+from fastemit._interfaces import ANSWER_LIMIT
 from fastemit._process import sockets
 from fastemit._signals import raise_of_signal_handler
 from fastemit._time import monotonic
 from fastemit._transport.cutoff import Cuttable, CuttableTLS
+
+if TYPE_CHECKING:
+    from fastemit._transport.exchange import Answer
 
 #: Seconds after which an idle connection is not trusted. Load balancers close theirs after 60 (AWS ALB's default).
 IDLE_LIMIT: Final = 50.0
@@ -41,6 +46,8 @@ _HEADERS: Final = frozenset(
 #: Bytes of one line of the head that are looked at, and lines of headers that are kept.
 _LINE_LIMIT: Final = 8192
 _KEPT_LIMIT: Final = 32
+#: Whether a plain socket takes several pieces in one call; Windows has none of it.
+_GATHERS: Final = hasattr(socket.socket, "sendmsg")
 
 
 class Exchange(threading.local):
@@ -53,21 +60,44 @@ class Exchange(threading.local):
     under_way: bool = False
     #: No byte of an answer came, on a connection that had been answered before.
     stale: bool = False
+    #: The head that urllib3 made for this request, where the lean way sent it.
+    head: bytes = b""
+    #: What came back, where the lean way has read it to its end.
+    answer: Answer | None = None
 
 
 class _UntilDeadline(io.RawIOBase):
-    """A socket's reading side that gives up at a point in time, however often something arrives before, or how much."""
+    """A socket's reading side that gives up at a point in time, however often something arrives before, or how much.
 
-    def __init__(self, sock: Any, deadline: float) -> None:
+    Args:
+        begun: what somebody else has read already, which comes first.
+    """
+
+    def __init__(self, sock: Any, deadline: float, begun: bytes = b"") -> None:
         self._sock = sock
         self._raw = sock.makefile("rb", buffering=0)
         self._deadline = deadline
+        self._begun = begun
         self._bytes = 0
+        #: Nothing more is to be read.
+        self.ended = False
 
     def readable(self) -> bool:
         return True
 
+    @property
+    def began(self) -> bool:
+        """Whether there was a byte."""
+        return self._bytes > 0
+
     def readinto(self, buffer: Any) -> int | None:
+        if self.ended:
+            return 0
+        if self._begun:
+            begun, self._begun = self._begun[: len(buffer)], self._begun[len(buffer) :]
+            buffer[: len(begun)] = begun
+            self._bytes += len(begun)
+            return len(begun)
         left = self._deadline - monotonic()
         if left <= 0:
             raise TimeoutError("timed out")
@@ -110,8 +140,18 @@ class _AnswerReader(io.BufferedReader):
     status_decides = False
     #: Whether they ended so.
     broken = False
+    #: Whether something came after the answer, known when it is closed.
+    surplus = False
     _kept = 0
     _keeps = False
+
+    raw: _UntilDeadline
+
+    def close(self) -> None:
+        if not self.closed:
+            self.raw.ended = True
+            self.surplus = bool(self.peek(1))
+        super().close()
 
     def readline(self, size: int | None = -1, /) -> bytes:
         if self.part is _Part.BODY:
@@ -154,12 +194,11 @@ class _AnswerReader(io.BufferedReader):
 class _BoundedSocket:
     """What `http.client.HTTPResponse` wants of a socket: a file to read from."""
 
-    def __init__(self, sock: Any, deadline: float) -> None:
-        self._sock = sock
-        self._deadline = deadline
+    def __init__(self, sock: Any, deadline: float, begun: bytes = b"") -> None:
+        self._raw = _UntilDeadline(sock, deadline, begun)
 
     def makefile(self, _mode: str) -> _AnswerReader:
-        return _AnswerReader(_UntilDeadline(self._sock, self._deadline))
+        return _AnswerReader(self._raw)
 
 
 class _Response(http.client.HTTPResponse):
@@ -170,6 +209,20 @@ class _Response(http.client.HTTPResponse):
 
     _interim = 0
     fp: Any
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._reader: _AnswerReader = self.fp
+
+    @property
+    def began(self) -> bool:
+        """Whether a byte of it came."""
+        return self._reader.raw.began
+
+    @property
+    def surplus(self) -> bool:
+        """Whether something came after it that may be taken for the answer to the next request."""
+        return self._reader.surplus
 
     def _read_status(self) -> tuple[str, int, str]:
         reader: _AnswerReader = self.fp
@@ -199,6 +252,35 @@ class _Response(http.client.HTTPResponse):
         if self._interim or self.status == 101 or reader.broken:
             self.will_close = True
 
+    def read_rest(self) -> bool:
+        """Read up to `ANSWER_LIMIT` bytes of the body. Whether the connection can be used again after it.
+
+        The status has been answered, so nothing that happens here changes the outcome.
+        """
+        left = ANSWER_LIMIT
+        try:
+            while left > 0:
+                data = self.read(min(left, 16384))
+                if not data:
+                    break
+                left -= len(data)
+        except (OSError, http.client.HTTPException) as error:
+            raise_of_signal_handler(error)
+            return False
+        # http.client says nothing of a body that is cut short, but that there was more to come.
+        return self.isclosed() and not self.will_close and not self.length and not self.surplus
+
+
+def answer_of(sock: Any, deadline: float, method: str, begun: bytes = b"") -> _Response:
+    """An answer for http.client to read.
+
+    Args:
+        deadline: on the monotonic clock, for all of it.
+        begun: what of it has been read from the socket.
+    """
+    bounded: Any = _BoundedSocket(sock, deadline, begun)
+    return _Response(bounded, method=method)
+
 
 class _Watchful:
     """What both kinds of connection have in addition; see the module."""
@@ -210,16 +292,24 @@ class _Watchful:
     _answered_at = 0.0
     _connected_at = 0.0
     _process = 0
+    #: The last answer that http.client has read here.
+    _response: _Response | None = None
 
     def response_class(self, sock: Any, debuglevel: int = 0, method: str | None = None) -> _Response:
-        bounded: Any = _BoundedSocket(sock, monotonic() + self.exchange.read_timeout)
-        return _Response(bounded, debuglevel, method)
+        self._response = response = answer_of(sock, monotonic() + self.exchange.read_timeout, method or "")
+        return response
 
     @property
     def is_connected(self) -> bool:
         # urllib3 asks before it uses a connection again, and replaces one that is not.
         now = monotonic()
         if self._answers and (now - self._answered_at > IDLE_LIMIT or now - self._connected_at > AGE_LIMIT):
+            return False
+        if self._response is not None and self._response.surplus:
+            return False
+        # What OpenSSL has decrypted already is not to be seen at the socket.
+        pending = getattr(getattr(self.sock, "sslobj", self.sock), "pending", None)
+        if pending is not None and pending():
             return False
         return super().is_connected  # type: ignore[misc,no-any-return]
 
@@ -236,6 +326,7 @@ class _Watchful:
     def connect(self) -> None:
         super().connect()  # type: ignore[misc]
         self._answers = 0
+        self._response = None
         self._connected_at = monotonic()
         # urllib3 leaves the connect timeout on while it sends; a large body over a slow line may take longer.
         self.sock.settimeout(self.exchange.read_timeout)
@@ -247,10 +338,15 @@ class _Watchful:
             sockets.detach(self.sock)
         super().close()  # type: ignore[misc]
 
+    def begin_request(self) -> None:
+        """A request begins on a connection that is there."""
+        super().begin_request()  # type: ignore[misc]
+        self.timeout = self.exchange.read_timeout
+        self.exchange.under_way = True
+
     def request(self, method: str, url: str, *args: Any, **kwargs: Any) -> None:
         if self.sock is not None:
-            self.timeout = self.exchange.read_timeout
-            self.exchange.under_way = True
+            self.begin_request()
         super().request(method, url + self.exchange.query, *args, **kwargs)  # type: ignore[misc]
 
     def getresponse(self) -> Any:
@@ -258,7 +354,8 @@ class _Watchful:
             response = super().getresponse()  # type: ignore[misc]
         except ConnectionError:
             # http.client.RemoteDisconnected is one: the server closed without a byte of an answer.
-            self.exchange.stale = self._answers > 0
+            began = self._response is not None and self._response.began
+            self.exchange.stale = self._answers > 0 and not began
             raise
         self._answers += 1
         self._answered_at = monotonic()
@@ -293,10 +390,16 @@ class _Idle:
         self._connections.append(connection)
 
 
-def pool_classes(exchange: Exchange) -> dict[str, Any]:
-    """urllib3's pools, with connections that are watchful."""
-    plain = type("Connection", (_Watchful, Cuttable, HTTPConnection), {"exchange": exchange})
-    tls = type("TLSConnection", (_Watchful, CuttableTLS, HTTPSConnection), {"exchange": exchange})
+def pool_classes(exchange: Exchange, *over: type) -> dict[str, Any]:
+    """urllib3's pools, with connections that are watchful.
+
+    Args:
+        over: classes that each connection inherits from before all others.
+    """
+    plain = type(
+        "Connection", (*over, _Watchful, Cuttable, HTTPConnection), {"exchange": exchange, "gathers": _GATHERS}
+    )
+    tls = type("TLSConnection", (*over, _Watchful, CuttableTLS, HTTPSConnection), {"exchange": exchange})
     return {
         "http": type("Pool", (HTTPConnectionPool,), {"ConnectionCls": plain, "QueueCls": _Idle}),
         "https": type("TLSPool", (HTTPSConnectionPool,), {"ConnectionCls": tls, "QueueCls": _Idle}),

@@ -98,11 +98,11 @@ class Cuttable:
         if cutoff is not None:
             cutoff.watch(self.sock, _shut_down)
 
-    def request(self, *args: Any, **kwargs: Any) -> None:
+    def begin_request(self) -> None:
+        """A request begins on a connection that is there."""
         cutoff = Cutoff.current()
-        if cutoff is not None and self.sock is not None:
+        if cutoff is not None:
             cutoff.watch(self.sock, _shut_down)
-        super().request(*args, **kwargs)  # type: ignore[misc]
 
 
 class CuttableTLS(Cuttable):

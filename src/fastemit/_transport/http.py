@@ -5,20 +5,24 @@ from __future__ import annotations
 import base64
 
 # Every connection looks its host's name up in this encoding. It is imported before there are threads, since a fork in
-# the middle of an import leaves a module lock in the child that nobody will ever release.
+# the middle of an import leaves a module lock in the child that nobody will ever release. So is what reads the date of
+# a `Retry-After`.
+import email.utils  # noqa: F401
 import encodings.idna  # noqa: F401
 import http.client
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import urllib3
-from urllib3.exceptions import HTTPError, ProtocolError, ReadTimeoutError
+from urllib3.connection import BaseSSLError
+from urllib3.exceptions import HTTPError, ProtocolError, ReadTimeoutError, SSLError
 from urllib3.util import Timeout, make_headers, parse_url
 
 from fastemit._interfaces import ANSWER_LIMIT, CONTENT_TYPE, DEFAULT_TIMEOUT, Outcome
 from fastemit._process import sockets
 from fastemit._signals import raise_of_signal_handler
 from fastemit._transport.connections import Exchange, pool_classes
+from fastemit._transport.exchange import Answer, Head, Lean, head_with_length, head_with_query
 from fastemit._transport.proxies import proxy_for
 from fastemit._transport.tls import Trust, trust_in
 from fastemit._version import __version__
@@ -31,6 +35,9 @@ if TYPE_CHECKING:
 class HttpTransport:
     """POST and GET over urllib3's pooled connections.
 
+    The first request of a connection is urllib3's, which connects; further ones go past all of it but the pool. A pool
+    manager of the user's has all of them.
+
     Thread safety: any number of threads may send at once; each uses a connection of its own.
 
     Args:
@@ -41,6 +48,9 @@ class HttpTransport:
         ca_certs: file or directory of certificate authorities; None for the environment's or the system's.
         pool_manager: a `urllib3.PoolManager` to send through, with its own settings and its own bounds on an answer.
     """
+
+    #: Whether requests are sent and answers read by `exchange`; else by http.client, as what is unusual is anyway.
+    lean = True
 
     def __init__(
         self,
@@ -76,6 +86,9 @@ class HttpTransport:
         self._inherited: list[Any] = []
         self._manager = self._new_manager()
         self._open: Any = None
+        self._pool: Any = None
+        #: What the heads of further requests are made from, by method; nothing in them changes from then on.
+        self._heads: dict[str, Head] = {}
         self._aim()
 
     def _new_manager(self) -> Any:
@@ -96,7 +109,7 @@ class HttpTransport:
             settings["proxy_headers"] = make_headers(proxy_basic_auth=auth) if auth else None
             context: Any = self._trust
             manager = urllib3.ProxyManager(self._proxy, proxy_ssl_context=context, **settings)
-        manager.pool_classes_by_scheme = pool_classes(self._exchange)
+        manager.pool_classes_by_scheme = pool_classes(self._exchange, *((Lean,) if self.lean else ()))
         return manager
 
     def _aim(self) -> None:
@@ -105,13 +118,16 @@ class HttpTransport:
             endpoint = self._endpoint
             # A manager writes the host in small letters and escapes some: not good for the name of a zone.
             host = endpoint.host.partition("%")[0]
-            self._open = self._manager.connection_from_host(host, endpoint.port, endpoint.scheme)
+            self._open = self._pool = self._manager.connection_from_host(host, endpoint.port, endpoint.scheme)
             if endpoint.zoned:
                 self._open.host = endpoint.host
             self._address = endpoint.path
         else:
             self._open = self._manager
             self._address = self._endpoint.url if self._proxy is None else self._endpoint.url_for_others
+            if self._users_manager is None:
+                # The one that the manager sends through.
+                self._pool = self._manager.connection_from_url(self._address)
 
     def post(self, body: bytes | memoryview, cap: float | None = None) -> Outcome:
         return self._request("POST", "", body, cap)
@@ -123,31 +139,17 @@ class HttpTransport:
         connect, read = self.timeout or DEFAULT_TIMEOUT
         if cap is not None:
             connect, read = min(connect, cap), min(read, cap)
-        headers = self._headers if body is None else self._post_headers
         exchange = self._exchange
         exchange.read_timeout = read
-        address = self._address
-        if self._users_manager is None:
-            exchange.query = query
-        else:
-            address += query
         # Each stale connection costs one resend and leaves the pool, so this ends with a new one at the latest.
         for _ in range(self._connections + 9):
             # Nobody tells with a manager of the user's; a read timeout comes when the request is under way.
             exchange.under_way = self._users_manager is not None
             exchange.stale = False
             try:
-                response = self._open.urlopen(
-                    method,
-                    address,
-                    body=body,
-                    headers=headers,
-                    timeout=Timeout(connect=connect, read=read),
-                    redirect=False,
-                    retries=False,
-                    preload_content=False,
-                    decode_content=False,
-                )
+                answer = self._go_on(method, query, body)
+                if answer is None:
+                    answer = self._begin(method, query, body, Timeout(connect=connect, read=read))
             except (HTTPError, http.client.HTTPException, OSError, ValueError) as error:
                 raise_of_signal_handler(error)
                 # In a child that was forked meanwhile the request is the parent's.
@@ -156,14 +158,79 @@ class HttpTransport:
                 return Outcome(
                     error=described_without_secrets(error), timed_out=exchange.under_way and _is_timeout(error)
                 )
-            outcome = Outcome(
-                status=response.status,
-                retry_after=response.headers.get("Retry-After"),
-                location=response.headers.get("Location"),
+            return Outcome(status=answer.status, retry_after=answer.retry_after, location=answer.location)
+        return Outcome(error="the server closed every connection that it was sent a request on")
+
+    def _go_on(self, method: str, query: str, body: bytes | memoryview | None) -> Answer | None:
+        """A request over a connection that has been used before; None where there is none."""
+        head = self._heads.get(method)
+        if head is None:
+            return None
+        pool, connection = self._pool, None
+        try:
+            connection = pool._get_conn()
+            if connection.is_closed:
+                closed, connection = connection, None
+                pool._put_conn(closed)
+                return None
+            text = head.for_query(query[1:]) if body is None else head.for_body(len(body))
+            answer: Answer = connection.converse(method, text, body)
+            if answer.keeps:
+                # It is nobody's for a moment: what a signal handler raises must not close what another thread uses.
+                kept, connection = connection, None
+                pool._put_conn(kept)
+            return answer
+        except (OSError, http.client.HTTPException) as error:
+            raise self._as_of_urllib3(error) from error
+        finally:
+            if connection is not None:
+                connection.close()
+
+    def _as_of_urllib3(self, error: OSError | http.client.HTTPException) -> Exception:
+        """What urllib3 makes of this, so that a log has one line for one fault."""
+        if isinstance(error, TimeoutError):
+            read = self._exchange.read_timeout
+            return ReadTimeoutError(self._pool, self._address, f"Read timed out. (read timeout={read})")
+        if isinstance(error, BaseSSLError):
+            return SSLError(error)
+        return ProtocolError("Connection aborted.", error)
+
+    def _begin(self, method: str, query: str, body: bytes | memoryview | None, timeout: Timeout) -> Answer:
+        """A request that urllib3 makes, on a new connection as a rule."""
+        exchange, address = self._exchange, self._address
+        exchange.answer = None
+        if self._users_manager is None:
+            exchange.query = query
+        else:
+            address += query
+        response = self._open.urlopen(
+            method,
+            address,
+            body=body,
+            headers=self._headers if body is None else self._post_headers,
+            timeout=timeout,
+            redirect=False,
+            retries=False,
+            preload_content=False,
+            decode_content=False,
+        )
+        answer, exchange.answer = exchange.answer, None
+        if answer is None:
+            answer = Answer(
+                response.status, response.headers.get("Retry-After"), response.headers.get("Location"), False
             )
             _finish(response)
-            return outcome
-        return Outcome(error="the server closed every connection that it was sent a request on")
+            return answer
+        if answer.keeps:
+            response.release_conn()
+        else:
+            response.close()
+        if method not in self._heads:
+            first = exchange.head
+            head = head_with_query(first, query[1:]) if body is None else head_with_length(first, len(body))
+            if head is not None:
+                self._heads[method] = head
+        return answer
 
     def close(self) -> None:
         if self._users_manager is None:

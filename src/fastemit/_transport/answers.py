@@ -1,0 +1,86 @@
+"""Reads the head of an answer of the plain kind, which nearly all are; what is unusual is for http.client."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+#: What a head of the plain kind is made of, but for its line breaks. Letters of other alphabets are left to
+#: http.client: so are the control characters that it takes for an end of a line, and others do not.
+_PRINTABLE: Final = bytes([9, *range(32, 127)])
+#: What a header's name may be made of (RFC 9110).
+_TOKEN: Final = b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+#: The headers that say where an answer ends and whether the connection does, and what the delivery asks for.
+_ASKED_FOR: Final = frozenset({b"connection", b"content-length", b"location", b"retry-after", b"transfer-encoding"})
+#: Digits of a length; more are no length that anybody means.
+_DIGITS: Final = 18
+#: Answers that have no body, whatever their headers say.
+_BODYLESS: Final = (204, 304)
+
+
+class Plain(NamedTuple):
+    """The head of an answer.
+
+    Attributes:
+        status: the HTTP status.
+        size: bytes of the head, the empty line included.
+        length: bytes of the body.
+        closes: the server closes the connection after it.
+        retry_after, location: these headers as they came, or None.
+    """
+
+    status: int
+    size: int
+    length: int
+    closes: bool
+    retry_after: str | None
+    location: str | None
+
+
+def read_plain(data: bytes) -> Plain | None:
+    """What the head at the beginning of `data` says; None if it is not there whole, or not of the plain kind.
+
+    Of the plain kind is HTTP/1.1 with a final status, lines that end in CR and LF, each header a name, a colon and a
+    value on one line, a `Content-Length` of digits, no `Transfer-Encoding`, and none of the headers twice that matter.
+    In doubt it is not plain: a client and a proxy that differ on where an answer ends take the rest of one answer for
+    the next.
+    """
+    end = data.find(b"\r\n\r\n")
+    if end < 0:
+        return None
+    head = data[:end]
+    # All that cannot be printed is a line break, and each of these whole.
+    if len(head.translate(None, _PRINTABLE)) != 2 * head.count(b"\r\n"):
+        return None
+    lines = head.split(b"\r\n")
+    first = lines[0]
+    code = first[9:12]
+    if first[:9] != b"HTTP/1.1 " or not code.isdigit() or len(code) != 3 or first[12:13] not in (b"", b" "):
+        return None
+    status = int(code)
+    if status < 200 or status in _BODYLESS:
+        return None
+    found: dict[bytes, bytes] = {}
+    for line in lines[1:]:
+        name, colon, value = line.partition(b":")
+        if not colon or not name or name.translate(None, _TOKEN):
+            return None
+        name = name.lower()
+        if name in _ASKED_FOR:
+            if name in found:
+                return None
+            found[name] = value.strip(b" \t")
+    length = found.get(b"content-length", b"")
+    if not length.isdigit() or len(length) > _DIGITS or b"transfer-encoding" in found:
+        return None
+    return Plain(
+        status,
+        end + 4,
+        int(length),
+        b"close" in found.get(b"connection", b"").lower(),
+        _text(found.get(b"retry-after")),
+        _text(found.get(b"location")),
+    )
+
+
+def _text(value: bytes | None) -> str | None:
+    return None if value is None else value.decode("ascii")

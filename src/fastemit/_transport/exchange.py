@@ -1,0 +1,255 @@
+"""A request and its answer with little work, over a connection that urllib3 has made.
+
+Nearly every request of an emitter is like the one before, and so is its answer. So the head is made once, by urllib3,
+and only its length or query is set anew; head and body leave in one call; and the answer, when it is of the plain kind,
+is read in one call and by `answers`. What is not of that kind goes to http.client, with the bytes that were read.
+"""
+
+from __future__ import annotations
+
+import errno
+import http.client
+import re
+import threading
+from typing import Any, Final, NamedTuple
+
+from urllib3.response import HTTPResponse
+
+from fastemit._interfaces import ANSWER_LIMIT
+from fastemit._process import sockets
+from fastemit._signals import raise_of_signal_handler
+from fastemit._time import monotonic
+from fastemit._transport.answers import Plain, read_plain
+from fastemit._transport.connections import Exchange, answer_of
+
+#: Bytes that are kept for answers by each connection. A longer head is http.client's.
+_ROOM: Final = 16 * 1024
+#: Bytes of a request that is copied into one piece for TLS: a record of it holds as many, and each takes a call.
+_RECORD: Final = 16 * 1024
+#: A server may close after it has answered a request that it has not read: the answer is there all the same.
+_CLOSED_EARLY: Final = frozenset({errno.EPIPE, errno.ECONNRESET, getattr(errno, "EPROTOTYPE", errno.EPIPE)})
+#: What would end the request line, or its target.
+_NO_QUERY: Final = re.compile(r"[^!-~]")
+
+Body = bytes | memoryview
+
+
+class Answer(NamedTuple):
+    """What came back.
+
+    Attributes:
+        status: the HTTP status.
+        retry_after, location: these headers as they came, or None.
+        keeps: the connection can be used again.
+    """
+
+    status: int
+    retry_after: str | None
+    location: str | None
+    keeps: bool
+
+
+class Head(NamedTuple):
+    """The head of all requests of one kind, as urllib3 made the first one; what differs goes in between."""
+
+    before: bytes
+    after: bytes
+
+    def for_body(self, size: int) -> bytes:
+        return b"%b%d%b" % (self.before, size, self.after)
+
+    def for_query(self, query: str) -> bytes:
+        """Raises `ValueError` if the query is none: it has a space, a line break, or a letter beyond ASCII."""
+        if _NO_QUERY.search(query):
+            raise ValueError("a query must be of printable ASCII characters without spaces")
+        return b"%b%b%b" % (self.before, query.encode("ascii"), self.after)
+
+
+def head_with_length(head: bytes, size: int) -> Head | None:
+    """What to make the heads of further POSTs from; None where that is not plain to see."""
+    mark = b"\r\nContent-Length: "
+    before, found, after = head.partition(b"%b%d\r\n" % (mark, size))
+    if not found or head.lower().count(mark.lower()) != 1:
+        return None
+    return Head(before + mark, b"\r\n" + after)
+
+
+def head_with_query(head: bytes, query: str) -> Head | None:
+    """What to make the heads of further GETs from; None where that is not plain to see."""
+    line, found, after = head.partition(b" HTTP/1.1\r\n")
+    given = query.encode("ascii", "replace")
+    if not found or not line.endswith(given):
+        return None
+    return Head(line[: len(line) - len(given)], found + after)
+
+
+class Lean:
+    """To be inherited before one of urllib3's connections that is watchful.
+
+    A request that urllib3 makes goes this way as well: what it would send in pieces is held and sent in one, and it is
+    told of the answer when that has been read.
+    """
+
+    exchange: Exchange
+    sock: Any
+    _answers: int
+    _answered_at: float
+    #: Whether the socket may be handed several pieces at once; that of TLS may not.
+    gathers = False
+    _room: memoryview | None = None
+    _held: list[Any] | None = None
+    _method = ""
+    _sent_whole = False
+
+    # -- as urllib3 calls it -------------------------------------------------------------------------------------------
+
+    def request(self, method: str, url: str, *args: Any, **kwargs: Any) -> None:
+        held: list[Any] = []
+        self._held = held
+        try:
+            super().request(method, url, *args, **kwargs)  # type: ignore[misc]
+        finally:
+            self._held = None
+        head, *body = held
+        self.exchange.head = head
+        self._send(head, body[0] if body else None)
+
+    def send(self, data: Any) -> None:
+        held, self._held = self._held, None
+        if held is None:
+            # The request for a tunnel.
+            super().send(data)  # type: ignore[misc]
+            return
+        if self.sock is None:
+            connection: Any = self
+            connection.connect()
+        held.append(data)
+        self._held = held
+
+    def getresponse(self) -> Any:
+        answer = self.exchange.answer = self._answer(self._method)
+        self._say_idle()
+        return HTTPResponse(body=b"", status=answer.status, version=11, preload_content=False)
+
+    def _say_idle(self) -> None:
+        """Tell http.client that the answer has been read; it does not know, and would refuse the next request."""
+        sock, self.sock = self.sock, None
+        try:
+            http.client.HTTPConnection.close(self)  # type: ignore[arg-type]
+        except BaseException:
+            sock.close()
+            raise
+        self.sock = sock
+
+    # -- over a connection that is there -------------------------------------------------------------------------------
+
+    def converse(self, method: str, head: bytes, body: Body | None) -> Answer:
+        """Send a request and read its answer, all but the connecting that urllib3 does.
+
+        Raises:
+            OSError, http.client.HTTPException: as http.client does. The connection is to be closed.
+        """
+        connection: Any = self
+        connection.begin_request()
+        self.sock.settimeout(self.exchange.read_timeout)
+        try:
+            self._send(head, body)
+        except OSError as error:
+            raise_of_signal_handler(error)
+            if error.errno not in _CLOSED_EARLY:
+                raise
+        return self._answer(method)
+
+    def _send(self, head: bytes, body: Body | None) -> None:
+        self._sent_whole = False
+        sock = self.sock
+        if body is None:
+            sock.sendall(head)
+        elif self.gathers:
+            sent = sock.sendmsg((head, body))
+            if sent < len(head):
+                sock.sendall(head[sent:])
+                sent = len(head)
+            if sent < len(head) + len(body):
+                sock.sendall(memoryview(body)[sent - len(head) :])
+        elif len(head) + len(body) <= _RECORD:
+            sock.sendall(b"".join((head, body)))
+        else:
+            sock.sendall(head)
+            sock.sendall(body)
+        self._sent_whole = True
+
+    def _answer(self, method: str) -> Answer:
+        room = self._room
+        if room is None:
+            self._room = room = memoryview(bytearray(_ROOM))
+        read_timeout = self.exchange.read_timeout
+        deadline = monotonic() + read_timeout
+        self.sock.settimeout(read_timeout)
+        count = 0
+        try:
+            count = self._receive(room)
+            plain = read_plain(bytes(room[:count]))
+            if plain is None:
+                answer = self._other_answer(method, deadline, bytes(room[:count]))
+            else:
+                keeps = self._read_body(plain, count, deadline, room) and not plain.closes and self._sent_whole
+                answer = Answer(plain.status, plain.retry_after, plain.location, keeps)
+        except ConnectionError:
+            self.exchange.stale = self._answers > 0 and not count
+            raise
+        self._answers += 1
+        self._answered_at = monotonic()
+        return answer
+
+    def _receive(self, room: memoryview) -> int:
+        count: int
+        if self.gathers:
+            count = self.sock.recv_into(room)
+            return count
+        thread = threading.get_ident()
+        sockets.reading[thread] = self.sock
+        try:
+            count = self.sock.recv_into(room)
+        finally:
+            sockets.reading.pop(thread, None)
+        return count
+
+    def _read_body(self, plain: Plain, count: int, deadline: float, room: memoryview) -> bool:
+        """Read what of an answer has not come yet. Whether that was all: nothing is missing, and nothing came after it.
+
+        The status has been answered, so nothing that happens here changes the outcome.
+        """
+        left = plain.size + plain.length - count
+        if plain.length >= ANSWER_LIMIT:
+            return False
+        try:
+            while left > 0:
+                time_left = deadline - monotonic()
+                if time_left <= 0:
+                    return False
+                self.sock.settimeout(time_left)
+                count = self._receive(room)
+                if not count:
+                    return False
+                left -= count
+        except OSError as error:
+            raise_of_signal_handler(error)
+            return False
+        return left == 0
+
+    def _other_answer(self, method: str, deadline: float, begun: bytes) -> Answer:
+        """The answer as http.client reads it."""
+        response = answer_of(self.sock, deadline, method, begun)
+        try:
+            response.begin()
+            keeps = response.read_rest()
+        finally:
+            response.close()
+        retry_after, location = response.headers.get_all("Retry-After"), response.headers.get_all("Location")
+        return Answer(
+            response.status,
+            None if retry_after is None else ", ".join(retry_after),
+            None if location is None else ", ".join(location),
+            keeps and self._sent_whole,
+        )
