@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -37,8 +36,8 @@ class Outcome:
 class Cutoff:
     """What a delivery cuts off its requests by, when its time is up.
 
-    A request that a thread makes within `scope` says what it waits on, by `watch`. Requests that the program makes by
-    hand are in no scope, and go on.
+    A request that a thread makes by `within` says what it waits on, by `watch`. Requests that the program makes by
+    hand are not made by it, and go on.
 
     Thread safety: any thread may call anything. Each step on the dict is one operation of it, so there is no lock: a
     thread that begins to watch sees `done`, or `cut` sees what it watches.
@@ -56,19 +55,18 @@ class Cutoff:
         found: Cutoff | None = getattr(cls._here, "cutoff", None)
         return found
 
-    @contextmanager
-    def scope(self) -> Iterator[None]:
+    def within(self, request: Callable[[], Outcome]) -> Outcome:
         """Make a request of the delivery's in this thread."""
         outer = self.current()
         self._here.cutoff = self
         try:
-            yield
+            return request()
         finally:
             self._here.cutoff = outer
             self._watched.pop(threading.get_ident(), None)
 
     def watch(self, thing: Any, end: Callable[[Any], None]) -> None:
-        """Have `end(thing)` called by `cut`, until something else is watched, or the scope is left.
+        """Have `end(thing)` called by `cut`, until something else is watched, or the request is over.
 
         Raises:
             ConnectionAbortedError: it is too late.

@@ -167,6 +167,9 @@ class ThrottledLog:
 
     def due_at(self) -> float:
         """When something that is held back may be written, by the clock; infinity when nothing is."""
+        if not self._kinds:
+            # Asked twice for each request, and most emitters never have anything to tell.
+            return math.inf
         last = min((entry.last for entry in self._kinds.copy().values() if entry.held), default=math.inf)
         if last < math.inf and self._busy.locked():
             # Another thread is writing. Or a signal handler's exception came between the lock and its release: then
@@ -176,11 +179,12 @@ class ThrottledLog:
 
     def write(self) -> bool:
         """Write what may be written by now. False when another thread is writing."""
-        return self._write(self.interval)
+        return not self._kinds or self._write(self.interval)
 
     def flush(self) -> None:
         """Write what is held back."""
-        self._write(0.0)
+        if self._kinds:
+            self._write(0.0)
 
     def forget(self) -> None:
         """Leave what is held back to the process that this one was forked from."""
@@ -191,8 +195,6 @@ class ThrottledLog:
         self._wake()
 
     def _write(self, interval: float) -> bool:
-        if not self._kinds:
-            return True
         if not self._busy.acquire(blocking=False):
             return False
         lines = []

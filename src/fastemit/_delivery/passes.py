@@ -290,12 +290,12 @@ class Courier:
         events, size, started = len(batch), batch.nbytes, monotonic()
         cap = None if deadline is None else max(deadline - started, MIN_CAP)
         batch.stamp(time.time_ns() // 1_000_000)
+
         # Whatever a hook or a pool of the user's raises, the events are kept. One by hand goes on after a close.
-        with contextlib.nullcontext() if apart else self.cutoff.scope():
-            outcome = guarded(
-                lambda: self._request(batch, cap),
-                lambda error: Outcome(error=described(error)),
-            )
+        def attempt() -> Outcome:
+            return guarded(lambda: self._request(batch, cap), lambda error: Outcome(error=described(error)))
+
+        outcome = attempt() if apart else self.cutoff.within(attempt)
         if self.cutoff.done and outcome.status is None and not apart:
             outcome = Outcome(error="cut off, since the emitter was closed and its time was up")
         self._report.request(outcome, events, size, monotonic() - started)
@@ -389,6 +389,10 @@ class Courier:
         """Tell the callbacks of some events that were settled, and then those who wait for a flush of them."""
         flushes = [flush for each in settled for flush in each.flushes]
         told = [each for each in settled if each.events is not None]
+        if not told:
+            for flush in flushes:
+                flush.end()
+            return
         good = [event for each in told if each.verdict is Verdict.SENT for event in each.events or ()]
         bad = [event for each in told if each.verdict is not Verdict.SENT for event in each.events or ()]
         sent = sum(each.count for each in settled if each.verdict is Verdict.SENT)
