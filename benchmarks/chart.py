@@ -21,13 +21,15 @@ def color(name: str) -> str:
 
 
 def bars(axes: Any, title: str, values: dict[str, float], form: str) -> None:
-    """One bar for each, on a scale of powers of ten, with its figure behind it."""
+    """One bar for each, as long as its figure, which is behind it: what is a hundred times as much looks like it."""
     names = sorted(values, key=lambda name: values[name])
     axes.barh(names, [values[name] for name in names], color=[color(name) for name in names])
-    axes.set_xscale("log")
-    axes.set_xlim(min(values.values()) / 3, max(values.values()) * 12)
+    most = max(values.values())
+    axes.set_xlim(0, most * 1.3)
+    axes.locator_params(axis="x", nbins=4)
+    axes.xaxis.set_major_formatter("{x:,.0f}")
     for place, name in enumerate(names):
-        axes.text(values[name] * 1.1, place, form.format(values[name]), va="center", fontsize=10)
+        axes.text(values[name] + most * 0.02, place, form.format(values[name]), va="center", fontsize=10)
     axes.set_title(title, loc="left", fontsize=12)
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=10)
