@@ -136,7 +136,7 @@ def test_a_store_of_the_user_s(rig: Rig, kind: str, store: str) -> None:
 
 @EACH_KIND
 def test_a_store_that_fails_is_asked_again(rig: Rig, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fastemit._stores.adapter.AFTER_A_FAULT", 0.05)
+    monkeypatch.setattr("fastemit._stores.books.AFTER_A_FAULT", 0.05)
 
     class Failing(ListStore):
         failures = 3

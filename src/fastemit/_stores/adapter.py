@@ -1,7 +1,8 @@
 """An event store of the user's with the face of the native buffer, so that the delivery has one kind of work.
 
 Events live in the store; a batch that the store hands out is staged in a native buffer, which makes the requests. One
-batch is out at a time, since a store may hand out again what was not cleaned up. `store_batch.py` is its batches.
+batch is out at a time, since a store may hand out again what was not cleaned up. `batch.py` is its batches, and
+`books.py` counts what went in and out.
 """
 
 from __future__ import annotations
@@ -9,27 +10,23 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 from fastemit._buffer import NOTIFY_ALWAYS, NOTIFY_WHEN_DUE, EventBuffer, KeptEvent
 from fastemit._delivery import FOREVER, POISON_AFTER
 from fastemit._signals import guarded
 from fastemit._stores.batch import Refused, StoreBatch
+from fastemit._stores.books import Books
 from fastemit._time import monotonic
 from fastemit.event_store import EventStore, InMemoryEventStore
 from fastemit.stats import described
 from fastemit.typing import PayloadDict
 
-#: Seconds for which a store that failed, or said that it has events and then gave none, is left alone.
-AFTER_A_FAULT: Final = 1.0
 
-
-class StoreBuffer:
+class StoreBuffer(Books):
     """`EventBuffer`'s interface over an `EventStore`.
 
-    It keeps books of its own: how many events went in, and how many were settled. A store that says something else is
-    believed where that does no harm: its `size()` decides when there is enough to send, and an event is given up only
-    when the store neither counts it nor hands it out.
+    It keeps books of its own, which `Books` are.
 
     Thread safety: one reentrant lock is held around each call of the store, and around the books. It is the delivery's
     own: a signal handler or finalizer that runs in the middle of a store's method, and so has one of two locks, would
@@ -54,23 +51,20 @@ class StoreBuffer:
         byte_limit: int | None,
         complain: Callable[[str], None],
     ) -> None:
-        self._store = store
-        self._staged = staged
-        self._complain = complain
         self.batch_size = batch_size
         self.byte_limit = byte_limit
         self.segment_bytes = staged.segment_bytes
         self.max_request_bytes = staged.max_request_bytes
         self.query = staged.query
         self.closed = False
-        self.lock = threading.RLock()
-        self._start_over()
+        super().__init__(store, staged, complain)
 
     def share(self, lock: threading.RLock) -> None:
         """Use this lock, the delivery's, from here on."""
         self.lock = lock
 
     def _start_over(self) -> None:
+        super()._start_over()
         self._sleepers: list[Any] = []
         self.signals = 0
         self.notify = NOTIFY_ALWAYS
@@ -78,65 +72,20 @@ class StoreBuffer:
         self.linger = False
         self.starving = 0
         self._pressed = False
-        self._leave_alone_until = 0.0
         self._cleaned: list[PayloadDict] = []  # since the last batch was taken
-        self._unreturned: list[PayloadDict] = []  # kept events that `cleanup` did not take back, since it raised
-        self._handed_out: list[PayloadDict] = []  # events that it gave, and that are not staged yet
         self._uncleaned: list[PayloadDict] = []  # settled events of which `cleanup` was not told, since it raised
-        self._counts_out = False
-        self._size_is_true = False  # as far as the last batch showed
-        self._accepted = self._settled = self._sent = self._sent_bytes = self._retried = self._cleanups = 0
-        # Events that came into the store by other ways: they are sent, and not counted as sent. Which of a batch they
-        # are cannot be told from copies, so the first to be settled are taken for them.
-        self._foreign = self._foreign_settled = 0
         self._bytes = 0  # of what was put in since the last batch was taken, as the reference counts
         self.server_errors = 0
         # After so many server errors one event may be the cause. Then a part that fails goes back alone, and what is
         # left of its batch goes on, in parts of this many events: halved by a failure, doubled by a success.
         self._bite: int | None = None
         self._failed = False  # something of the batch that is out failed
-        self._dropped = {"overflow": 0, "rejected": 0, "oversize": 0, "closed": 0}
         # Events that it takes at the most, as far as is known: some say it, as the reference's does; or else what it
         # had when it last refused one.
         capacity = getattr(self._store, "buffer_capacity", None)
         self._most = capacity if type(capacity) is int else sys.maxsize
         # What the store holds already belongs to another process, or to nobody.
         self._foreign = self._stored()
-
-    # -- the store's four methods, each under the lock ---------------------------------------------------------------
-
-    def _fault(self, what: str) -> None:
-        now = monotonic()
-        if now >= self._leave_alone_until:
-            # Not put off by those who look meanwhile, or nobody would ever send while they do.
-            self._leave_alone_until = now + AFTER_A_FAULT
-        self._complain(what)
-        # Nobody else may tell a sender that the store is to be asked again by then.
-        self.signal()
-
-    def _size(self) -> int | None:
-        """What it says; None where it raised."""
-        return guarded(
-            lambda: max(int(self._store.size()), 0), lambda error: self._fault(f"size() raised {described(error)}")
-        )
-
-    def _stored(self) -> int:
-        """How many events are in the store and not handed out, by what it says."""
-        with self.lock:
-            size = self._size() or 0
-            if self._counts_out:
-                size = max(size - self._staged.unsettled_events - len(self._handed_out), 0)
-            return size + len(self._unreturned) + len(self._handed_out)
-
-    def _cleanup(self, events: list[PayloadDict], need_retry: bool) -> bool:
-        """Tell the store. False if it raised."""
-        self._cleanups += 1
-
-        def cleanup() -> bool:
-            self._store.cleanup(events, need_retry)
-            return True
-
-        return bool(guarded(cleanup, lambda error: self._fault(f"cleanup() raised {described(error)}")))
 
     # -- in ----------------------------------------------------------------------------------------------------------
 
@@ -292,33 +241,6 @@ class StoreBuffer:
         self._cleaned = []
         return True
 
-    def _balance(self, before: int | None, handed_out: int) -> None:
-        """Set the books right by a batch that was handed out when `size()` was `before`."""
-        self._size_is_true = before is not None and before >= handed_out
-        if handed_out > self._owed:
-            self._foreign += handed_out - self._owed
-        elif before == handed_out:
-            # That was all it had.
-            self._write_off(handed_out)
-
-    def _write_off(self, left: int) -> None:
-        """There are so many events, whatever the books say."""
-        gone = max(self._owed - left, 0)
-        foreign = min(self._foreign - self._foreign_settled, gone)
-        lost = gone - foreign
-        self._foreign_settled += foreign
-        # Where they were there may be room.
-        self._cleanups += gone > 0
-        if lost:
-            self._settled += lost
-            self._dropped["overflow"] += lost
-            self._complain(f"{lost} of the events that it had taken are gone")
-
-    @property
-    def _owed(self) -> int:
-        """How many events there are by the books, in the store and handed out."""
-        return self._accepted - self._settled + self._foreign - self._foreign_settled
-
     def settle(self, events: list[PayloadDict], reason: str | None, size: int) -> None:
         """Some events were sent (`reason` None) or dropped."""
         with self.lock:
@@ -446,37 +368,11 @@ class StoreBuffer:
         with self.lock:
             return max(self._stored() + self._staged.unsettled_events, self._owed)
 
-    # Numbers of events: the store may hand them out in any order, so these say how many are settled, not which.
-
-    @property
-    def next_seq(self) -> int:
-        with self.lock:
-            # Something may have come in by another way.
-            self._foreign += max(self._stored() + self._staged.unsettled_events - self._owed, 0)
-            return self._accepted + self._foreign
-
-    @property
-    def head_seq(self) -> int:
-        with self.lock:
-            return self.oldest_seq + self._staged.in_flight_events
-
-    @property
-    def oldest_seq(self) -> int:
-        with self.lock:
-            return self._settled + self._foreign_settled
-
     def trim(self, keep: int = 1) -> None:
         self._staged.trim(keep)
 
     def close(self) -> None:
         self.closed = True
-
-    def counts(self) -> tuple[int, int, int, int, int, int, dict[str, int]]:
-        with self.lock:
-            foreign = self._foreign - self._foreign_settled
-            in_flight = max(self._staged.unsettled_events - foreign, 0)
-            queued = self._accepted - self._settled - in_flight
-            return queued, self._bytes, in_flight, self._sent, self._sent_bytes, self._retried, dict(self._dropped)
 
     # -- fork --------------------------------------------------------------------------------------------------------
 
