@@ -49,7 +49,7 @@ class Admission:
         self._lock = guard.lock
         self._policy = policy
         self._room = RoomQueue()
-        #: The emitter decides for itself when to send, so nobody knows whether there will be room: see `hooks.py`.
+        #: The emitter decides for itself when to send, so nobody knows whether there will be room: see `overrides.py`.
         self.manual = False
 
     def admit(self, event: Any, make_room: Callable[[], float | None] | None) -> int:

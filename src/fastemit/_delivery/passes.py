@@ -1,4 +1,4 @@
-"""The courier: carries what is in the buffer to the collector, and does with it what the answer says.
+"""A pass: it carries what is in the buffer to the collector, and does with it what the answer says.
 
 One pass of it is
 

@@ -240,7 +240,7 @@ class Schedule:
 
     @property
     def manual(self) -> bool:
-        """The emitter decides when to send, by a `flush` or `reached_limit` of its own; see `hooks.py`."""
+        """The emitter decides when to send, by a `flush` or `reached_limit` of its own; see `overrides.py`."""
         return self._manual
 
     @manual.setter

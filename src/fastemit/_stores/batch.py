@@ -1,4 +1,4 @@
-"""What a store of the user's takes and hands out, as the courier and the admission know it; see `adapter.py`."""
+"""What a store of the user's takes and hands out, as the passes and the overflow policies know it; see `adapter.py`."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from fastemit._buffer import Batch, EventBuffer
 
 
 class BatchAround:
-    """A `Batch` as the courier knows it, all of it passed on."""
+    """A `Batch` as a pass knows it, all of it passed on."""
 
     def __init__(self, owner: Any, batch: Batch) -> None:
         self._owner = owner
