@@ -1,6 +1,6 @@
 """A pass: it carries what is in the buffer to the collector, and does with it what the answer says.
 
-One pass of it is
+Its steps are
 
     take -> send -> settle -> call back
 
