@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import enum
 import logging
 from collections.abc import Callable
@@ -55,7 +56,7 @@ class Parts:
     hooks: Hooks | None
 
 
-class Workers:
+class Workers(abc.ABC):
     """The common part of `Senders` and `Inline`, of which a delivery has one.
 
     Thread safety: any thread may call anything. `state` is written with the guard's lock held, in one step.
@@ -91,57 +92,57 @@ class Workers:
 
     # -- what each kind does in its own way --------------------------------------------------------------------------
 
+    @abc.abstractmethod
     def start(self, delivery: Delivery) -> str | None:
         """Be RUNNING, or say why that may not be. What is raised in here leaves it NEW or RUNNING."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def event_came(self, changed: bool) -> None:
         """An event came for which `append` asked for a call.
 
         Args:
             changed: from now on the number of events decides when to send, and not the emitter.
         """
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def reconsider(self) -> None:
         """Something that decides when to send was changed: look again."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def drain(self, flush: Flush, deadline: float | None) -> None:
         """Send what is queued, and wait for `flush` until `deadline`."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def finish(self, deadline: float) -> None:
         """Wait until a close that was begun is done, until `deadline`."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def stop(self) -> bool:
         """Begin nothing new. True if nobody is on the way out, so that the caller shuts the door."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def has_left_something(self) -> bool:
         """Whether there is something to do once the emitter is collected. Said in a finalizer, as what follows."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def abandon(self, delivery: Delivery) -> None:
         """The emitter was collected: have somebody keep `delivery` alive, and send what is left.
 
         A finalizer runs at any point of any thread: so this takes no lock and calls nothing that might wait.
         """
-        raise NotImplementedError
 
-    def dismiss(self) -> None:
+    def dismiss(self) -> None:  # noqa: B027 - without threads there is nobody to tell
         """Tell every thread to end. Safe in a finalizer."""
 
-    def reseat(self, seat: Inbox) -> None:
+    def reseat(self, seat: Inbox) -> None:  # noqa: B027 - as above
         """Work for `seat` alone from here on."""
 
-    def disband(self) -> None:
+    def disband(self) -> None:  # noqa: B027 - as above
         """In a forked child: who sends for the parent does so no more here."""
 
+    @abc.abstractmethod
     def say_when_to_call(self) -> None:
         """Set the buffer's `notify`."""
-        raise NotImplementedError
 
     def work(self, seat: Inbox) -> float | Exit | None:
         """For a sender thread: send until there is nothing to do; then how long to wait for a note in `seat`."""
