@@ -1,4 +1,4 @@
-"""Telling whether an exception came out of a signal handler, and not out of the code that it broke into."""
+"""Signal handlers: setting one for a while, and telling whether an exception came out of one."""
 
 from __future__ import annotations
 
@@ -8,11 +8,31 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import CodeType, FrameType, TracebackType
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 U = TypeVar("U")
+
+
+@contextmanager
+def handling(handler: Callable[[int, FrameType | None], object], *numbers: signal.Signals) -> Iterator[None]:
+    """Have `handler` called for these signals, in the main thread; elsewhere nothing is set, since Python refuses it.
+
+    The earlier handlers are put back at the end, but for one that was not installed from Python, which Python cannot
+    put back. It then stays as it is.
+    """
+    earlier: list[tuple[signal.Signals, Any]] = []
+    try:
+        if threading.current_thread() is threading.main_thread():
+            for number in numbers:
+                earlier.append((number, signal.signal(number, handler)))
+        yield
+    finally:
+        for number, before in earlier:
+            if before is not None:
+                signal.signal(number, before)
 
 
 def of_signal_handler(error: BaseException) -> BaseException | None:

@@ -16,6 +16,7 @@ import orjson
 
 import fastemit
 from fastemit._buffer import MAX_REQUEST_BYTES, EventBuffer
+from fastemit._signals import handling
 from fastemit._time import monotonic, sleep
 from fastemit.cli._input import CHUNK, LONGEST_LINE, Input, InputError
 from fastemit.cli._payload import BadLineError, read_payload
@@ -171,7 +172,7 @@ class Sending:
     def run(self) -> None:
         """Read, send, and see to what is left. Returns when nothing is under way any more."""
         watcher = threading.Thread(target=self._watch, name="fastemit-cli-watch", daemon=True)
-        with _signals(self._on_signal), _log_lines(self._progress):
+        with handling(self._on_signal, signal.SIGINT, signal.SIGTERM), _log_lines(self._progress):
             watcher.start()
             try:
                 self._feed()
@@ -402,20 +403,6 @@ def _checker() -> Callable[[bytes], bool]:
     """Says of a line whether an emitter would take it as it is."""
     buffer = EventBuffer(1, LONGEST_LINE, MAX_REQUEST_BYTES, 1)
     return lambda line: buffer.append_line(line) is not None
-
-
-@contextlib.contextmanager
-def _signals(handler: Callable[[int, object], None]) -> Iterator[None]:
-    """SIGINT and SIGTERM go to this handler, where that can be arranged."""
-    earlier: dict[signal.Signals, Any] = {}
-    if threading.current_thread() is threading.main_thread():  # signal.signal works nowhere else
-        for number in (signal.SIGINT, signal.SIGTERM):
-            earlier[number] = signal.signal(number, handler)
-    try:
-        yield
-    finally:
-        for number, before in earlier.items():
-            signal.signal(number, before)
 
 
 class _Lines(logging.Handler):

@@ -10,7 +10,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from importlib import import_module
 from statistics import median
 from typing import Any, Final
 
+from fastemit._signals import handling
 from fastemit._time import monotonic
 from fastemit.cli._arguments import positive
 
@@ -211,14 +211,8 @@ def _interrupts() -> Iterator[list[int]]:
         interrupted.append(number)
         raise KeyboardInterrupt
 
-    if threading.current_thread() is not threading.main_thread():  # signal.signal works nowhere else
+    with handling(interrupt, signal.SIGINT):
         yield interrupted
-        return
-    earlier = signal.signal(signal.SIGINT, interrupt)
-    try:
-        yield interrupted
-    finally:
-        signal.signal(signal.SIGINT, earlier)
 
 
 def _round(contender: Contender, sink: Sink, seconds: float, interrupted: list[int]) -> None:

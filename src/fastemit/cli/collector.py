@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import queue
 import signal
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+
+from fastemit._signals import handling
 
 if TYPE_CHECKING:
     from fastemit.testing import Collector
@@ -88,15 +89,8 @@ def _stop_signals() -> Iterator[queue.SimpleQueue[None]]:
     and hang.
     """
     stop: queue.SimpleQueue[None] = queue.SimpleQueue()
-    earlier: dict[signal.Signals, Any] = {}
-    if threading.current_thread() is threading.main_thread():  # signal.signal works nowhere else
-        for number in (signal.SIGINT, signal.SIGTERM):
-            earlier[number] = signal.signal(number, lambda *_: stop.put(None))
-    try:
+    with handling(lambda *_: stop.put(None), signal.SIGINT, signal.SIGTERM):
         yield stop
-    finally:
-        for number, handler in earlier.items():
-            signal.signal(number, handler)
 
 
 def _host(text: str) -> str:

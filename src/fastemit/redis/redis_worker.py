@@ -7,8 +7,6 @@ import signal
 import sys
 import threading
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, Final
 
 import orjson
@@ -16,7 +14,7 @@ import orjson
 from fastemit._buffer import EventBuffer, refuse_copy
 from fastemit._delivery import Delivery, Inbox, Reporter, unmade
 from fastemit._settings import checks
-from fastemit._signals import raise_of_signal_handler
+from fastemit._signals import handling, raise_of_signal_handler
 from fastemit._stores import BatchAround, BufferAround
 from fastemit._time import monotonic
 from fastemit.emitters import DEFAULT_BUFFER_BYTES, Emitter
@@ -255,7 +253,7 @@ class RedisWorker:
                 self._start_over()
             # Here, not when it was made: each of several forked children that run the same worker is one of its own.
             self._redis.begin()
-            with self._signals():
+            with handling(self.request_shutdown, signal.SIGTERM, signal.SIGINT):
                 try:
                     self._work()
                 finally:
@@ -289,20 +287,6 @@ class RedisWorker:
     def stats(self) -> EmitterStats:
         """The counters of what this worker has taken and sent; `dead_events` and `recovered_events` are beside it."""
         return self._delivery.stats()
-
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        earlier: dict[int, Any] = {}
-        if threading.current_thread() is threading.main_thread():  # signal.signal works nowhere else
-            for number in (signal.SIGTERM, signal.SIGINT):
-                earlier[number] = signal.signal(number, self.request_shutdown)
-        try:
-            yield
-        finally:
-            for listened, handler in earlier.items():
-                # None: it was set by something that is not Python, and cannot be put back.
-                if handler is not None:
-                    signal.signal(listened, handler)
 
     def _rest(self, seconds: float) -> None:
         """Wait for so many seconds, or for a note of what came after the last step began."""
