@@ -223,9 +223,14 @@ _held_back: Final[dict[int, tuple[int, ThrottledLog]]] = {}
 
 def write_what_is_held_back() -> None:
     """At the end of the process: write what no sender has written, of emitters that are closed, for instance."""
-    for process, log in list(_held_back.values()):
-        if process == os.getpid():
-            log.flush()
+    # A handler's stream may be closed by now, as those of pytest are. `logging` would print a traceback for each line.
+    told, logging.raiseExceptions = logging.raiseExceptions, False
+    try:
+        for process, log in list(_held_back.values()):
+            if process == os.getpid():
+                log.flush()
+    finally:
+        logging.raiseExceptions = told
 
 
 # Later than the end of the emitters, which is registered after this, and earlier than that of `logging`.

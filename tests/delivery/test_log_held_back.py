@@ -204,6 +204,25 @@ if hasattr(os, "fork"):
     ]
 
 
+def test_at_the_end_of_the_process_a_handler_whose_stream_is_closed_is_no_matter() -> None:
+    """As in a test suite: pytest closes what it captures with before the process ends."""
+    program = """
+import io, logging
+stream = io.StringIO()
+logging.basicConfig(stream=stream)
+from fastemit import AsyncEmitter
+emitter = AsyncEmitter("http://127.0.0.1:9")
+emitter.close()
+for _ in range(8):
+    emitter.input({"e": "pv"})
+stream.close()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=30, env=environment(), check=True
+    )
+    assert done.stderr == ""
+
+
 class Clock:
     now = 0.0
 
