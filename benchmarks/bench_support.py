@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import orjson
+
 SMOKE = os.environ.get("FASTEMIT_BENCH_SMOKE", "") not in ("", "0")
 
 #: A page view of 12 fields, all strings.
@@ -27,10 +29,10 @@ PAGE_VIEW: dict[str, str] = {
 }
 #: Its size in JSON as orjson writes it.
 PAGE_VIEW_BYTES = 266
-#: The same as a Tracker gives it to `input`: `dtm` is an int.
+#: The same event as a Tracker gives it to `input`: `dtm` is an int.
 PAGE_VIEW_WITH_INT: dict[str, Any] = {**PAGE_VIEW, "dtm": int(PAGE_VIEW["dtm"])}
 
-#: Strings of every kind, by what is repeated in them.
+#: Strings of every kind, each with the text that is repeated in it.
 STRINGS = {
     "ASCII": "The quick brown fox jumps over the lazy dog. ",
     "a quote in 32": "x" * 31 + '"',
@@ -46,17 +48,24 @@ STRINGS = {
 }
 
 
+def event_of(size: int) -> dict[str, str]:
+    """An event that takes so many bytes in JSON, nearly all of them in one string."""
+    event = {"e": "ue", "p": "web", "tv": "py-1.1.0", "data": ""}
+    event["data"] = "x" * (size - len(orjson.dumps(event)))
+    return event
+
+
 def timer_per_event(events: int) -> Callable[[], float]:
     """A clock for pytest-benchmark by which a round of so many events takes as long as one of them."""
     return lambda: time.perf_counter() / events
 
 
 def interleaved(runs: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
-    """What each run returned in each round; they take turns, so that all of them meet the same weather."""
+    """What each run returned in each round. They take turns, so that the machine is equally busy for all of them."""
     results: dict[str, list[float]] = {name: [] for name in runs}
     for number in range(rounds):
         names = list(runs)
-        # Nobody is always the one after the slowest.
+        # The order changes, so that no run always comes after the slowest one.
         turn = number % len(names)
         for name in names[turn:] + names[:turn]:
             results[name].append(runs[name]())

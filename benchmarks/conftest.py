@@ -1,4 +1,4 @@
-"""The servers, and a place for the ratios: at the end of the output, and in a file for `make bench`."""
+"""Starts the servers, and writes the ratios: at the end of the output, and for `make bench` into a file."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 from bench_support import SMOKE
 from figures import Figure, surroundings
 from servers import Nginx, Server
@@ -60,7 +61,7 @@ def record(pytestconfig: pytest.Config) -> Callable[..., Figure]:
 
 @pytest.fixture(autouse=True)
 def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """None is asked on the way to the servers here."""
+    """Use no proxy on the way to the servers here."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv("no_proxy", "127.0.0.1")
 
@@ -89,7 +90,31 @@ def quick_server(server_process: Server) -> Iterator[Server | Nginx]:
             yield nginx
 
 
+@pytest.fixture
+def byte_server(request: pytest.FixtureRequest) -> Iterator[Server | Nginx]:
+    """nginx if it is on the path, else a server that throws the bodies away as nginx does."""
+    if Nginx.path() is None:
+        with Server(looks=False) as server:
+            yield server
+    else:
+        yield request.getfixturevalue("quick_server")
+
+
 @pytest.fixture(autouse=True)
 def quiet_reference() -> None:
-    """The reference logs two INFO lines a request, which pytest would keep, all of them."""
+    """Drop the two INFO lines that the reference logs for each request, because pytest would keep all of them."""
     logging.getLogger("snowplow_tracker.emitters").setLevel(logging.WARNING)
+
+
+@pytest.fixture
+def tls_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    authority = trustme.CA()
+    certificate = authority.issue_cert("127.0.0.1")
+    chain, key, trusted = (tmp_path / name for name in ("chain.pem", "key.pem", "authority.pem"))
+    for number, part in enumerate(certificate.cert_chain_pems):
+        part.write_to_path(chain, append=number > 0)
+    certificate.private_key_pem.write_to_path(key)
+    authority.cert_pem.write_to_path(trusted)
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(trusted))
+    with Server((str(chain), str(key))) as server:
+        yield server

@@ -1,4 +1,4 @@
-"""A figure: a ratio measured in one run, with what is aimed at, and what it may not pass."""
+"""A figure: a ratio that was measured in one run, with its aim and the limit that fails a run."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Figure:
 
     @property
     def passes(self) -> bool:
-        # A short run is of few rounds, beside whatever else the machine of a CI does: there a limit proper is none.
+        # A short run has few rounds, on a CI machine that may be busy. Its limits would say nothing.
         guard = max(self.guard, 1.5) if SMOKE else self.guard
         return self.value >= self.aim / guard if self.at_least else self.value <= self.aim * guard
 

@@ -1,6 +1,6 @@
-"""What is compared: fastemit in its configurations, the reference in its own, and what stands at either end.
+"""What is compared: fastemit and the reference in several configurations, and a loop by hand.
 
-Each takes events until it is told to see that they are all sent. `IMPLEMENTATIONS` is the one list of them.
+Each takes events, and then sends all of them when it is told to. `IMPLEMENTATIONS` is the list of all.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ PREFIX = b'{"schema":"' + SCHEMA.encode() + b'","data":['
 PATH = "/com.snowplowanalytics.snowplow/tp2"
 #: Bytes of a body that the loop by hand fills: as fastemit does by default.
 BODY_BYTES = 1_000_000
-#: More than any round lets them hold: what is measured is not to be what is lost.
+#: More than any round fills, so that no event is lost in what is measured.
 PLENTY = 10_000_000
 
 
 class Contender(Protocol):
-    """Something that takes events, until it is told to see that they are all sent."""
+    """Something that takes events, and then sends all of them when it is told to."""
 
     take: Callable[[Payload], object]
 
@@ -39,7 +39,7 @@ class Contender(Protocol):
 
 @dataclass(frozen=True)
 class Wire:
-    """What events take in request bodies: by which a server that does not count them is checked."""
+    """The bytes of events in request bodies. A server that does not count events is checked by these."""
 
     envelope: int
     event: int

@@ -2,7 +2,7 @@
 
 That is bare `orjson.dumps` for the emitter, and `snowplow_tracker.Tracker` for the Tracker.
 
-    python benchmarks/instructions.py            compare with benchmarks/instructions.json; 1 when one has grown
+    python benchmarks/instructions.py            compare with instructions.json and MOST; 1 when one is larger
     python benchmarks/instructions.py --keep     measure, and keep the figures there
 
 Time differs by a tenth from run to run on most machines, instructions by less than one in a hundred. Each workload is
@@ -45,9 +45,8 @@ from fastemit._interfaces import Outcome
 from fastemit._delivery.reporting import Reporter
 
 class Taken:
-    timeout = None
-    def post(self, body, cap=None):
-        body.release()
+    def send(self, batch, cap=None):
+        batch.body().release()
         return Outcome(status=200)
     def close(self):
         pass
@@ -77,6 +76,15 @@ for _ in repeat(None, COUNT // A_BATCH):
         {take}({{"e": encoded.decode()}})
     {settle}
 """
+#: The most that the rows of the Tracker may be, whatever is kept. Of a structured event 0.35 is making the event, which
+#: is snowplow_tracker's code, and 0.07 is CPython's: the six entries that its dict needs more, its growth, the event's
+#: attributes, the call of `input`, and freeing it all. Our own code is 0.01.
+MOST: Final = {
+    "make and track, page view": 0.37,
+    "make and track, page view with a Subject": 0.37,
+    "make and track, structured": 0.44,
+    "make and track, self-describing with a context": 0.42,
+}
 #: The rows of the Tracker, and the events that they track.
 TRACKED: Final = {
     "make and track, page view": "page view",
@@ -195,6 +203,17 @@ def kind() -> str:
     return f"{platform.machine()}, {platform.python_implementation()} {'.'.join(platform.python_version_tuple()[:2])}"
 
 
+def verdict(name: str, value: float, kept: dict[str, float]) -> str:
+    """What is wrong with a row; empty if nothing is."""
+    if name in kept and value > kept[name] * (1 + ALLOWED):
+        return f"MORE THAN {ALLOWED:.0%} UP"
+    # What a Python version makes of the same work differs: the limits are for one of which figures are kept.
+    # They have two digits, and two runs differ in the third.
+    if kept and name in MOST and round(value, 2) > MOST[name]:
+        return f"MORE THAN {MOST[name]}"
+    return ""
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--keep", action="store_true", help="keep what is measured as the figures to compare with")
@@ -207,18 +226,16 @@ def main() -> int:
     if options.keep:
         kept[kind()] = {name: round(value, 3) for name, value in measured.items()}
         KEPT.write_text(json.dumps(dict(sorted(kept.items())), indent=1) + "\n")
-    before = kept.get(kind())
-    grown = False
+    before = kept.get(kind(), {})
+    wrong = {name: verdict(name, value, before) for name, value in measured.items()}
     for name, value in measured.items():
         line = f"{name}: {value:.3f} times {'snowplow_tracker' if name in TRACKED else 'orjson.dumps'}"
-        if before is not None and name in before:
+        if name in before:
             line += f", kept {before[name]:.3f}"
-            if value > before[name] * (1 + ALLOWED):
-                grown, line = True, line + f"  MORE THAN {ALLOWED:.0%} UP"
-        print(line)
-    if before is None:
+        print(f"{line}  {wrong[name]}".rstrip())
+    if not before:
         print(f"no figures are kept for {kind()}: nothing to compare with (--keep keeps these)")
-    return int(grown)
+    return int(any(wrong.values()))
 
 
 if __name__ == "__main__":

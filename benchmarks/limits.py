@@ -1,4 +1,4 @@
-"""What no design could beat: the parts that are orjson's and urllib3's, by themselves."""
+"""Limits that no design could beat: what orjson and urllib3 take by themselves."""
 
 from __future__ import annotations
 

@@ -1,13 +1,13 @@
 """A backlog that fails and is kept: what it costs per event does not grow with the number of events.
 
-A cycle is what an outage costs an emitter that has so many events queued: one request that is answered 500, its events
-given back to the front, and then everything sent, through `Emitter.flush` and the real delivery. Both flushes are
-timed, filling the buffer is not. The second ignores the backoff that the first has begun, so no waiting is in it.
+A cycle is what an outage costs an emitter with this many queued events. One request is answered 500, and its events go
+back to the front. Then everything is sent, through `Emitter.flush` and the real delivery. Both flushes are timed,
+filling the buffer is not. The second flush ignores the backoff that the first has started, so it includes no waiting.
 
-Per event the larger backlog is the cheaper one: a request costs some hundred microseconds of Python whatever it
-carries, and so do the two hand-overs to the sender thread; 100 events share what 10,000 share. So the limit, 1.5 times
-the small one's cost, is for what must not be there: work per event that grows with the backlog, as in the reference,
-which looks for each event that it puts back among all that are queued.
+The larger backlog is cheaper per event. A request costs some hundred microseconds of Python however many events it
+carries, and so do the two hand-overs to the sender thread, so 100 events share the same cost as 10,000. The limit, 1.5
+times the cost of the small one, is there to find work per event that grows with the backlog. `snowplow_tracker` has
+such work: for each event that it puts back, it searches all queued events.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from fastemit import Emitter
 
 SIZES = (100, 1_000, 10_000)
 ROUNDS = 10 if SMOKE else 40
-#: The default, by which 10,000 events take three requests and one of them fails; and one that all of them fit in.
+#: The default: 10,000 events take three requests, and one of them fails. And a size with room for all of them.
 REQUEST_BYTES = {"1 MB requests": 1_000_000, "one request": 8_000_000}
 
 
@@ -35,7 +35,7 @@ class Backlog:
     def __init__(self, server: Server, size: int, request_bytes: int) -> None:
         self._server = server
         self.size = size
-        # Neither limit is reached: nothing is sent before `flush`.
+        # Neither limit is reached, so nothing is sent before `flush`.
         self._emitter = Emitter(
             server.url, batch_size=size + 1, buffer_capacity=size + 1, max_request_bytes=request_bytes
         )

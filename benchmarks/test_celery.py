@@ -17,7 +17,7 @@ from fastemit.celery import CeleryEmitter
 from tests.support.celery_workers import RedisServer, app_of, messages
 
 EVENTS = 5_000 if SMOKE else 50_000
-#: As many tasks take some seconds.
+#: This many tasks take a few seconds.
 SINGLE = 200 if SMOKE else 2_000
 ROUNDS = 3 if SMOKE else 7
 
@@ -42,12 +42,12 @@ def test_producer_cost(redis_server: RedisServer, benchmark: BenchmarkFixture, r
 
     @app.task(name="one.event", serializer="json", ignore_result=True)
     def one_event(event: dict[str, str]) -> None:
-        """Never run: what counts here is publishing."""
+        """Never run, because only publishing is measured here."""
 
     client = redis_server.client()
 
     def emitter_of(batch_size: int) -> Callable[[], float]:
-        # The URL is the worker's to ask; there is none here.
+        # Only a worker would use the URL, and there is no worker here.
         emitter = CeleryEmitter("http://127.0.0.1:1", celery_app=app, batch_size=batch_size, buffer_capacity=EVENTS + 1)
 
         def work() -> None:

@@ -1,4 +1,4 @@
-"""`fastemit send`, a process as a user starts it: from a file to a collector."""
+"""`fastemit send`, as a process that a user starts: from a file to a collector."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "spaces, as json.dumps writes them": (json.dumps(PAGE_VIEW).encode() + b"\n") * EVENTS,
         "gzip": gzip.compress(strings, 1),
         "one null": (orjson.dumps({**PAGE_VIEW, "tid": None}) + b"\n") * EVENTS,
-        # An escape in a name makes a line that is parsed: what one costs that is not simple.
+        # A line with an escape in a name must be parsed. This shows the cost of a line that is not simple.
         "parsed": PARSED * (EVENTS // 10),
     }
     for name, content in contents.items():
@@ -46,7 +46,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def test_send(files: dict[str, Path], quick_server: Server | Nginx, benchmark: BenchmarkFixture, record: Any) -> None:
-    """Events a second from the first read to the last answer; the start of Python is not in it."""
+    """Events a second from the first read to the last answer. The start of Python is not included."""
 
     def run_of(name: str) -> Callable[[], float]:
         def run() -> float:

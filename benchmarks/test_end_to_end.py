@@ -1,17 +1,15 @@
-"""From `input` until the server has it all: nothing is lost, and how fast that is, and at what cost."""
+"""From `input` until the server has all events: checks that none is lost, and measures the speed and the cost."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import repeat
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 import pytest
-import trustme
 from bench_support import PAGE_VIEW_WITH_INT, SMOKE, interleaved, timer_per_event
 from implementations import IMPLEMENTATIONS, Contender, Implementation, fastemit_of
 from limits import loads_of_bodies
@@ -28,7 +26,7 @@ pytestmark = pytest.mark.timeout(150)
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one round: events a second, CPU microseconds of this process an event, and the server's share of a core."""
+    """One round: events a second, CPU microseconds of this process for an event, and the server's share of a core."""
 
     rate: float
     cpu: float
@@ -47,7 +45,7 @@ def send(contender: Contender, events: int) -> None:
 
 
 def arrived(server: Server | Nginx, implementation: Implementation, events: int) -> None:
-    """Checks that the server has had each event once."""
+    """Checks that the server got each event once."""
     counts = server.counts()
     assert counts.failed_requests == 0
     if counts.events >= 0:
@@ -126,20 +124,6 @@ def test_end_to_end_ratios(
     record("CPU, by hand", ours.cpu / hand.cpu, "times the loop by hand", 1.3, guard=guard)
 
 
-@pytest.fixture
-def tls_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    authority = trustme.CA()
-    certificate = authority.issue_cert("127.0.0.1")
-    chain, key, trusted = (tmp_path / name for name in ("chain.pem", "key.pem", "authority.pem"))
-    for number, part in enumerate(certificate.cert_chain_pems):
-        part.write_to_path(chain, append=number > 0)
-    certificate.private_key_pem.write_to_path(key)
-    authority.cert_pem.write_to_path(trusted)
-    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(trusted))
-    with Server((str(chain), str(key))) as server:
-        yield server
-
-
 @pytest.mark.benchmark(group=RATIOS)
 def test_tls_ratio(tls_server: Server, benchmark: BenchmarkFixture, record: Any) -> None:
     both = {name: IMPLEMENTATIONS[name] for name in ("fastemit", "reference")}
@@ -158,7 +142,7 @@ def test_tls_ratio(tls_server: Server, benchmark: BenchmarkFixture, record: Any)
 
 @pytest.mark.benchmark(group=RATIOS)
 def test_callback_ratio(server: Server, benchmark: BenchmarkFixture, record: Any) -> None:
-    """What `on_success` adds, to what `orjson.loads` of the same bodies takes."""
+    """What `on_success` adds, compared with what `orjson.loads` of the same bodies takes."""
     told = [0]
 
     def count(events: list[dict[str, Any]]) -> None:

@@ -1,4 +1,4 @@
-"""GET, one request an event: fastemit over its kept-alive connection, and the reference, which makes a new one."""
+"""GET, one request an event: fastemit keeps its connection open, and `snowplow_tracker` makes a new one each time."""
 
 from __future__ import annotations
 
@@ -49,6 +49,5 @@ def test_get_ratios(server: Server, benchmark: BenchmarkFixture, record: Any) ->
     results = benchmark.pedantic(interleaved, (runs, ROUNDS), rounds=1)
     rates = medians(results)
     detail = {f"{name}, events/s": rate for name, rate in rates.items()}
-    record(
-        "GET", rates["fastemit"] / rates["reference"], "times the reference", 3, at_least=True, guard=1, detail=detail
-    )
+    ratio = rates["fastemit"] / rates["reference"]
+    record("GET", ratio, "times the reference", 7.4, at_least=True, guard=2, detail=detail)

@@ -25,13 +25,13 @@ from servers import Server
 
 import fastemit
 
-EVENTS = 1_000  # in a round: short ones, so that few are interrupted by other programs
+EVENTS = 1_000  # in a round. Rounds are short, so that other programs interrupt few of them
 ROUNDS = 100 if SMOKE else 500
 PAYLOADS: dict[str, dict[str, Any]] = {"one int": PAGE_VIEW_WITH_INT, "all strings": PAGE_VIEW}
 
 
 class Contender(Protocol):
-    """Something that takes events, until it is told to see that it has them all, and to empty itself."""
+    """Something that takes events. `settle` checks that it has them all, and empties it."""
 
     take: Callable[[dict[str, Any]], object]
 
@@ -64,7 +64,7 @@ class Reference:
 
 
 class BareOrjson:
-    """The limit: `orjson.dumps` of a dict that has strings only, and nothing done with the result."""
+    """The limit: `orjson.dumps` of a dict with only strings. The result is not used."""
 
     def __init__(self, server: Server) -> None:
         self.take = orjson.dumps
@@ -74,9 +74,9 @@ class BareOrjson:
 
 
 class Confluent:
-    """An outside mark, where it is installed: what another client with a native core takes for an event of this size.
+    """For comparison, if it is installed: the time of another client with a native core for an event of this size.
 
-    It is given the JSON, and no broker is there.
+    It is given the JSON, and there is no broker.
     """
 
     def __init__(self, server: Server) -> None:
@@ -101,7 +101,7 @@ CONTENDERS: dict[str, Callable[[Server], Contender]] = {
 }
 if importlib.util.find_spec("confluent_kafka"):
     CONTENDERS["confluent-kafka produce"] = Confluent
-#: At most so many times `orjson.dumps`.
+#: The limit, as a multiple of `orjson.dumps`.
 AIMS = {"one int": 1.6, "all strings": 1.25}
 
 
@@ -121,7 +121,7 @@ def take_all(contender: Contender, payload: dict[str, Any]) -> None:
 def test_input(name: str, kind: str, server: Server, benchmark: BenchmarkFixture) -> None:
     benchmark.group = f"input, sender idle, page view with {kind}: time per event"
     contender, payload = CONTENDERS[name](server), payload_for(name, kind)
-    take_all(contender, payload)  # memory is there and will be used again
+    take_all(contender, payload)  # after this the memory is there, and is used again
 
     def settle() -> None:
         contender.settle(EVENTS)

@@ -1,7 +1,8 @@
 """`input` while the collector hangs, flaps or is slow: what the slowest calls cost the thread that tracks.
 
-One producer thread, `AsyncEmitter` with its defaults. The control is the same loop with the `append` of a deque in
-place of `input`, beside a thread that takes what is there and posts as many bytes to the same server by the same rules.
+There is one producer thread, and an `AsyncEmitter` with its defaults. The control is the same loop with a deque's
+`append` instead of `input`. Beside it a thread takes the items and posts as many bytes to the same server, by the same
+rules.
 """
 
 from __future__ import annotations
@@ -26,15 +27,15 @@ from fastemit._delivery.retry import Backoff
 
 ROUNDS = 5 if SMOKE else 7
 SECONDS = 0.15 if SMOKE else 0.5  # of a round
-#: Seconds between two events; None for as fast as it can.
+#: Seconds between two events; None means as fast as possible.
 PACES = {"full speed": None, "2,000 a second": 0.0005}
-#: The most samples of a round: the reference, and the control, would fill the memory.
+#: The most samples of a round. Without a limit `snowplow_tracker` and the control would fill the memory.
 MOST_EVENTS = 200_000
 REFERENCE_EVENTS = 20_000
-#: In seconds, over the control's.
+#: In seconds, more than the control.
 PERCENTILE_LIMIT = 200e-6
 WORST_LIMIT = 20e-3
-#: `stm` and a comma beside each event.
+#: Bytes that `stm` and a comma add to each event.
 EVENT_BYTES = PAGE_VIEW_BYTES + 23
 REQUEST_BYTES = 1_000_000
 WEATHERS = ["slow", "hanging", "flapping"]
@@ -107,20 +108,20 @@ class Reference:
         self.take = self._emitter.input
 
     def end(self) -> None:
-        """It has no end: its threads are daemons, and what they have is dropped here."""
+        """It cannot be ended. Its threads are daemons, and their events are dropped here."""
         self._emitter.queue.queue.clear()
 
 
 CONTENDERS: dict[str, Callable[[Server], Contender]] = {
     "fastemit": Fastemit,
     "control": Control,
-    # It has no limit to keep, so the short form does without it.
+    # It has no aim to meet, so the short run leaves it out.
     **({} if SMOKE else {"reference": Reference}),
 }
 
 
 def time_calls(contender: Contender, pace: float | None) -> list[float]:
-    """How long each call took, of as many as fit in a round."""
+    """The time of each call, for as many calls as fit in a round."""
     take, clock, sleep = contender.take, time.perf_counter, time.sleep
     times: list[float] = []
     add, end = times.append, clock() + SECONDS
@@ -137,13 +138,13 @@ def time_calls(contender: Contender, pace: float | None) -> list[float]:
 
 
 def measure(server: Server, name: str, weather: str, pace: float | None) -> tuple[float, float, float]:
-    """Median, 99.9th percentile and worst of one round."""
+    """Median, 99.9th percentile and worst time of one round."""
     server.weather(weather)
     contender = CONTENDERS[name](server)
     try:
         for _ in range(10):
             contender.take(PAGE_VIEW_WITH_INT)
-        time.sleep(0.05)  # the sender is at it by now
+        time.sleep(0.05)  # by now the sender is working
         times = time_calls(contender, pace)
     finally:
         server.weather("fine")
@@ -174,7 +175,7 @@ def test_latency(
         return run
 
     benchmark.pedantic(interleaved, ({name: run_of(name) for name in CONTENDERS}, ROUNDS), rounds=1)
-    # The median of the rounds: other programs, too, make a call wait.
+    # The median of the rounds, because other programs also make a call wait.
     middle = {name: [statistics.median(part) for part in zip(*each, strict=True)] for name, each in rounds.items()}
     over = [ours - control for ours, control in zip(middle["fastemit"], middle["control"], strict=True)]
     report(f"input, collector {weather}, {pace}:")

@@ -1,4 +1,4 @@
-"""Over Redis: what an event costs its producer, and what a worker moves, beside the reference's emitter and worker."""
+"""Over Redis: what an event costs its producer, and how much a worker moves, compared with `snowplow_tracker`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
 
 
 class Rival:
-    """A process that waits for the word, and then tells the seconds that its work took."""
+    """A process that waits for a start signal, and then reports how many seconds its work took."""
 
     def __init__(self, side: str, server: RedisServer, url: str, what: str, count: int) -> None:
         path = [str(REFERENCE)] * (side == "reference") + [os.path.abspath(entry) for entry in sys.path if entry]
@@ -79,7 +79,7 @@ def pushing(server: RedisServer, side: str, what: str, count: int) -> float:
 
 
 def moving(server: RedisServer, url: str, side: str, count: int, workers: int = 1) -> float:
-    """Seconds an event, with so many workers."""
+    """Seconds an event, with this many workers."""
     event = json.dumps(PAGE_VIEW_WITH_INT)
     with server.client() as rdb:
         for _ in range(0, count, 1000):

@@ -1,17 +1,19 @@
-"""What an event costs does not grow: with their number, with a backlog, with the threads that make them."""
+"""The cost of an event does not grow with the number of events, with a backlog, or with the threads that track."""
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import repeat
 from statistics import median
 from typing import Any
 
 import orjson
 import pytest
-from bench_support import PAGE_VIEW_WITH_INT, SMOKE, interleaved, medians
+from bench_support import PAGE_VIEW_WITH_INT, SMOKE, event_of, interleaved, medians
+from implementations import PREFIX, Wire
 from limits import ready_made_bodies
 from pytest_benchmark.fixture import BenchmarkFixture
 from servers import Nginx, Server
@@ -26,7 +28,7 @@ pytestmark = [
 
 
 def growth(costs: dict[int, float]) -> float:
-    """The most that a larger number costs to what a smaller one costs, per event."""
+    """The largest ratio of the cost per event of a larger number to that of a smaller number."""
     sizes = sorted(costs)
     return max(costs[large] / costs[small] for small in sizes for large in sizes if large > small)
 
@@ -37,7 +39,7 @@ def put(take: Callable[[dict[str, Any]], object], count: int) -> None:
 
 
 def test_many_events(server: Server, benchmark: BenchmarkFixture, record: Any) -> None:
-    """From the first `input` until all are sent; CPU, since the whole takes long enough for others to interfere."""
+    """From the first `input` until all are sent. By CPU, because it takes so long that other programs interfere."""
     counts = (1_000, 10_000, 100_000) if SMOKE else (1_000, 10_000, 100_000, 1_000_000, 10_000_000)
 
     def run(count: int) -> float:
@@ -58,7 +60,7 @@ def test_many_events(server: Server, benchmark: BenchmarkFixture, record: Any) -
 
 
 def test_backlogs(benchmark: BenchmarkFixture, record: Any) -> None:
-    """`input` while so many are queued; as many leave as come in, so that memory is used again."""
+    """`input` while this many are queued. As many leave as come in, so that memory is used again."""
     sizes = (10, 1_000, 30_000) if SMOKE else (10, 1_000, 100_000, 1_000_000)
     batch = 3_000
 
@@ -118,30 +120,82 @@ def test_producers(quick_server: Server | Nginx, benchmark: BenchmarkFixture, re
     record("4 producers", rates["4"] / rates["1"], "times one producer", 0.9, at_least=True, guard=2, detail=detail)
 
 
-@pytest.mark.parametrize("size", [100, 1_000, 10_000, 100_000])
-def test_event_sizes(size: int, quick_server: Server | Nginx, benchmark: BenchmarkFixture, record: Any) -> None:
-    """Bytes a second, end to end, to ready-made bodies one after the other over the same kind of connection."""
+@contextlib.contextmanager
+def by_size(size: int, server: Server | Nginx) -> Iterator[tuple[dict[str, Callable[[], float]], bytes]]:
+    """Functions that send events of this size and return bytes a second, and such an event as it is in a body."""
+    url = server.url
     total = 30_000_000 if SMOKE else 500_000_000
-    event = {"e": "ue", "p": "web", "tv": "py-1.1.0", "data": ""}
-    event["data"] = "x" * (size - len(orjson.dumps(event)))
+    event = event_of(size)
     ready = orjson.dumps({**event, "stm": "1767225600000"})
     count = total // len(ready)
 
     def ours() -> float:
-        emitter = fastemit.Emitter(quick_server.url)
+        server.reset()
+        emitter = fastemit.Emitter(url)
         started = time.perf_counter()
         take = emitter.input
         for _ in repeat(None, count):
             take(event)
         assert emitter.close(60) == 0
-        stats = emitter.stats()
-        assert stats.sent_events == count
-        return stats.sent_bytes / (time.perf_counter() - started) / 1e6
+        took = time.perf_counter() - started
+        assert emitter.stats().sent_events == count
+        counts = server.counts()
+        assert counts.failed_requests == 0
+        assert counts.bytes == Wire(len(PREFIX) + 2, len(ready), 1).bytes(counts.requests, count)
+        return emitter.stats().sent_bytes / took / 1e6
 
-    runs = {"fastemit, MB/s": ours, "by hand, MB/s": lambda: ready_made_bodies(quick_server.url, ready, total) / 1e6}
-    results = benchmark.pedantic(interleaved, (runs, 3), rounds=1)
-    rates = medians(results)
+    warm = fastemit.Emitter(url)
+
+    def again() -> float:
+        # Its memory was filled once before, as in a program that has run for a while.
+        started, take = time.perf_counter(), warm.input
+        for _ in repeat(None, count):
+            take(event)
+        assert warm.drain(60)
+        return count * (len(ready) + 1) / (time.perf_counter() - started) / 1e6
+
+    runs = {
+        "fastemit, MB/s": ours,
+        "fastemit, its memory used before, MB/s": again,
+        "by hand, MB/s": lambda: ready_made_bodies(url, ready, total) / 1e6,
+    }
+    yield runs, ready
+    # Otherwise its sender thread would still run during the next rows.
+    assert warm.close(10) == 0
+
+
+@pytest.mark.parametrize(("size", "aim"), [(1_000, 0.75), (10_000, 0.8), (100_000, 0.8)])
+def test_event_sizes(
+    size: int, aim: float, byte_server: Server | Nginx, benchmark: BenchmarkFixture, record: Any
+) -> None:
+    """Bytes a second, end to end, compared with ready-made bodies sent one by one over the same kind of connection."""
+    with by_size(size, byte_server) as (runs, _):
+        rates = medians(benchmark.pedantic(interleaved, (runs, ROUNDS), rounds=1))
     ratio = rates["fastemit, MB/s"] / rates["by hand, MB/s"]
-    what = "times ready-made bodies"
-    # Against what lies in the processor's cache; see benchmarks/README.md.
-    record(f"events of {size:,} B", ratio, what, 0.8, at_least=True, guard=10, detail=rates)
+    record(f"events of {size:,} B", ratio, "times ready-made bodies", aim, at_least=True, guard=2, detail=rates)
+
+
+def test_small_events(byte_server: Server | Nginx, benchmark: BenchmarkFixture, record: Any) -> None:
+    """Bytes a second of small events, end to end, compared with calls of `input` alone, which is the upper limit."""
+    event = event_of(100)
+    batch, batches = 5_000, 10 if SMOKE else 100
+
+    def alone() -> float:
+        emitter = fastemit.Emitter("http://127.0.0.1:9", batch_size=2 * batch, buffer_capacity=2 * batch)
+        buffer: Any = emitter._buffer
+        took, take = 0.0, emitter.input
+        for _ in repeat(None, batches):
+            started = time.perf_counter()
+            for _ in repeat(None, batch):
+                take(event)
+            took += time.perf_counter() - started
+            while buffer.queued_events:
+                buffer.take(min_events=1).dropped("rejected")
+        assert emitter.close(0) == 0
+        return batches * batch * (len(ready) + 1) / took / 1e6
+
+    with by_size(100, byte_server) as (runs, ready):
+        runs["input alone, MB/s"] = alone
+        rates = medians(benchmark.pedantic(interleaved, (runs, ROUNDS), rounds=1))
+    ratio = rates["fastemit, MB/s"] / rates["input alone, MB/s"]
+    record("events of 100 B", ratio, "times input alone", 0.9, at_least=True, guard=5, detail=rates)

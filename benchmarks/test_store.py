@@ -1,6 +1,6 @@
-"""An event store of the user's own: what an event costs, from `input` to `cleanup`, without the request.
+"""A user's event store: what an event costs, from `input` to `cleanup`, without the request.
 
-`http_post` is overridden in the same way for both, and answers 200 at once. The store is a `collections.deque`.
+`http_post` is overridden in the same way for both, and returns 200 at once. The store is a `collections.deque`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ NOWHERE = "http://127.0.0.1:9"
 
 
 class DequeStore:
-    """The least that a store does."""
+    """A store that does as little as possible."""
 
     def __init__(self) -> None:
         self.events: deque[dict[str, Any]] = deque()

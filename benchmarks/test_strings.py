@@ -1,7 +1,7 @@
-"""Strings of 1 to 100,000 characters, of every kind, beside bare `orjson.dumps` of the same.
+"""Strings of 1 to 100,000 characters, of every kind, compared with bare `orjson.dumps` of the same strings.
 
-Each contender gets strings of its own that nobody has looked at before: `orjson.dumps` keeps the UTF-8 of a string in
-the string itself, so that it is several times as fast when it meets the string again. An event is tracked once.
+Each side gets strings of its own that nobody has read before. The reason: `orjson.dumps` keeps the UTF-8 of a string in
+the string itself, so it is several times as fast when it gets the string again. An event is tracked once.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from fastemit._buffer import EventBuffer
 
 LENGTHS = [1, 8, 15, 16, 40, 100, 256, 1_000, 4_000, 16_000, 60_000, 100_000]
 ROUNDS = 5 if SMOKE else 25
-#: Characters of a round, in events of one string each: so few that what is queued stays in the processor's cache, as
-#: the result of `orjson.dumps` does, which is thrown away at once.
+#: Characters of a round, in events of one string each. They are few, so that the queued events stay in the processor's
+#: cache. The result of `orjson.dumps` also stays there, because it is thrown away at once.
 CHARACTERS = 400_000
 
 

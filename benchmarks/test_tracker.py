@@ -1,4 +1,4 @@
-"""Making an event and tracking it: `fastemit.Tracker` beside `snowplow_tracker.Tracker`, with the same emitter."""
+"""Making and tracking an event: `fastemit.Tracker` compared with `snowplow_tracker.Tracker`, with the same emitter."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from tracked_events import EVENTS, subject
 
 import fastemit
 
-COUNT = 200  # in a round: short ones, so that few are interrupted by other programs
+COUNT = 200  # in a round. Rounds are short, so that other programs interrupt few of them
 ROUNDS = 40 if SMOKE else 400
-#: At most so many times the time of `snowplow_tracker.Tracker`.
+#: The limit, as a multiple of the time of `snowplow_tracker.Tracker`.
 AIMS = {"page view": 0.37, "page view with a Subject": 0.37, "structured": 0.40, "self-describing with a context": 0.42}
 
 
 class Nothing:
-    """An emitter that does nothing, so that what is measured is the Tracker."""
+    """An emitter that does nothing, so that only the Tracker is measured."""
 
     def input(self, payload: dict[str, Any]) -> None:
         pass
@@ -33,7 +33,7 @@ def run_of(cls: Any, kind: str, emitter: Any, settle: Callable[[], object]) -> C
     make = EVENTS[kind]
 
     def run() -> float:
-        # Not of the other programs of this machine.
+        # CPU time, so that other programs on this machine do not count.
         started = time.thread_time_ns()
         for _ in repeat(None, COUNT):
             tracker.track(make())

@@ -24,14 +24,14 @@ class CollectorProcess:
     ends the collector after the emitters.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
         options: dict[str, Any] = (
             {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
             if sys.platform == "win32"
             else {"start_new_session": True}
         )
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "fastemit", "collector", "--port", "0", "--quiet"],
+            [sys.executable, "-m", "fastemit", "collector", "--port", str(port), "--quiet"],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             text=True,

@@ -28,7 +28,15 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 TESTS: Final = {
     "orjson": ("test_buffer_encode", "test_buffer_flat", "test_buffer_line", "test_payloads"),
     "urllib3": ("test_requests", "test_session", "test_transport", "test_transport_routes"),
-    "celery": ("test_celery", "test_celery_answers", "test_celery_settings", "test_publisher", "test_relay"),
+    "celery": (
+        "test_celery",
+        "test_celery_answers",
+        "test_celery_collectors",
+        "test_celery_monitors",
+        "test_celery_settings",
+        "test_publisher",
+        "test_relay",
+    ),
     "redis": ("test_redis_emitter", "test_redis_values", "test_redis_worker", "test_redis_worker_faults"),
     "snowplow-tracker": (
         "test_emitter_configuration",
@@ -39,7 +47,9 @@ TESTS: Final = {
         "test_tracker",
     ),
     "tqdm": ("test_cli_send_progress",),
+    "shtab": ("test_cli_completion",),
     "prometheus-client": ("test_prometheus",),
+    "opentelemetry-api": ("test_opentelemetry",),
 }
 
 

@@ -1,11 +1,11 @@
 """Build the sdist so that one commit gives one file: same bytes at any time, in any directory.
 
-    python scripts/sdist.py DIRECTORY [--dev NUMBER]      prints the path of the file
+    python scripts/sdist.py DIRECTORY [--dev NUMBER] [--no-isolation]     prints the path of the file
 
 setuptools writes the time of day and the owner of each file into the archive; here they are the commit's time and
 nobody. What is packed is what git knows of or would add, so that nothing left by an earlier build gets in.
 With `--dev`, the version is that of the tree with `.devNUMBER` behind it: for the test index, which takes a version
-only once.
+only once. With `--no-isolation`, what builds it is what is installed, for example requirements/build.txt.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def source_date_epoch() -> int:
     return int(given or _git("log", "-1", "--format=%ct"))
 
 
-def make_sdist(directory: Path, *, dev: int | None = None) -> Path:
+def make_sdist(directory: Path, *, dev: int | None = None, isolated: bool = True) -> Path:
     """Build the sdist of this tree into `directory`, which is made if need be."""
     epoch = source_date_epoch()
     with tempfile.TemporaryDirectory(prefix="fastemit-sdist-") as room:
@@ -40,6 +40,7 @@ def make_sdist(directory: Path, *, dev: int | None = None) -> Path:
         if dev is not None:
             _make_development_version(tree / VERSION_FILE, dev)
         command = [sys.executable, "-m", "build", "--sdist", "--outdir", str(raw), str(tree)]
+        command += [] if isolated else ["--no-isolation"]
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
         if done.returncode:
             sys.exit(f"{done.stdout}\nThe sdist could not be built")
@@ -88,8 +89,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Build the sdist; one commit gives one file.")
     parser.add_argument("directory", type=Path)
     parser.add_argument("--dev", type=int, metavar="NUMBER", help="build version X.devNUMBER, for the test index")
+    parser.add_argument("--no-isolation", action="store_true", help="build with what is installed")
     arguments = parser.parse_args()
-    print(make_sdist(arguments.directory, dev=arguments.dev))
+    print(make_sdist(arguments.directory, dev=arguments.dev, isolated=not arguments.no_isolation))
 
 
 if __name__ == "__main__":

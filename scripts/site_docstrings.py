@@ -9,13 +9,13 @@ from typing import Any
 
 import griffe
 
-COMPILED = ("fastemit._buffer", "fastemit._payload")
+COMPILED = ("fastemit._batch", "fastemit._buffer", "fastemit._encode", "fastemit._payload", "fastemit._system")
 #: Cython puts the signature before the words.
 _SIGNATURE = re.compile(r"\A[\w.]+\(.*?\)(?: -> [^\n]*)?\n\n?")
 
 
 class CompiledDocstrings(griffe.Extension):
-    """Fills in what the stub file leaves out."""
+    """Fills in what the stub file leaves out, without what Cython adds."""
 
     def on_package(self, *, pkg: griffe.Module, **_: Any) -> None:
         for path in COMPILED:
@@ -33,6 +33,9 @@ def describe_all(module: griffe.Module, compiled: Any) -> None:
 
 def describe(item: Any, real: object) -> None:
     text = getattr(real, "__doc__", None)
-    if text and item.docstring is None:
+    # What griffe says of a method of C is no news to a reader.
+    item.labels.discard("method descriptor")
+    # griffe may have looked at the module itself: then the words are there, with Cython's signature.
+    if text:
         words = inspect.cleandoc(_SIGNATURE.sub("", text))
         item.docstring = griffe.Docstring(words, parent=item, parser="google")

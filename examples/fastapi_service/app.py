@@ -1,6 +1,5 @@
 """A shop API that tracks each request, and each order."""
 
-import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -23,7 +22,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.emitter = emitter
     app.state.tracker = Tracker(namespace="shop", app_id="shop-api", emitters=emitter)
     yield
-    left = await asyncio.to_thread(emitter.close)
+    left = await emitter.aclose()
     print(f"tracking: {emitter.stats().sent_events} events sent, {left} left", flush=True)
 
 

@@ -2,21 +2,16 @@
 
     from fastemit import Emitter, Tracker
 
-in place of `from snowplow_tracker import Emitter, Tracker` is the line that changes. Either works without the other.
+in place of `from snowplow_tracker import Emitter, Tracker` is the only line that changes. You may also use only one of
+the two.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from fastemit import _native as _native
 from fastemit._version import __version__
-from fastemit.emitter_configuration import EmitterConfiguration
-from fastemit.emitters import AsyncEmitter, Emitter
-from fastemit.event_store import EventStore, InMemoryEventStore
-from fastemit.stats import EmitterStats, logger
 
 __all__ = [
     "AsyncEmitter",
@@ -30,14 +25,34 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from fastemit import emitter_configuration as emitter_configuration
+    from fastemit import emitters as emitters
+    from fastemit import event_store as event_store
+    from fastemit import stats as stats
+    from fastemit import typing as typing
     from fastemit.celery import CeleryEmitter as CeleryEmitter
+    from fastemit.emitter_configuration import EmitterConfiguration
+    from fastemit.emitters import AsyncEmitter, Emitter
+    from fastemit.event_store import EventStore, InMemoryEventStore
     from fastemit.redis import RedisEmitter as RedisEmitter
     from fastemit.redis import RedisWorker as RedisWorker
     from fastemit.snowplow import Snowplow as Snowplow
+    from fastemit.stats import EmitterStats, logger
     from fastemit.tracker import Tracker as Tracker
 else:
-    # Imported on first use, because they need an extra: name, module, what the extra installs. Not in `__all__`, so
-    # that a star import needs none.
+    # All names are imported when they are first used, so that pytest and the command line import only this file.
+    _HOMES = {
+        "AsyncEmitter": "fastemit.emitters",
+        "Emitter": "fastemit.emitters",
+        "EmitterConfiguration": "fastemit.emitter_configuration",
+        "EmitterStats": "fastemit.stats",
+        "EventStore": "fastemit.event_store",
+        "InMemoryEventStore": "fastemit.event_store",
+        "logger": "fastemit.stats",
+    }
+    _MODULES = {"emitter_configuration", "emitters", "event_store", "stats", "typing"}
+    # These need an extra: name, module, what the extra installs. They are not in `__all__`, so that a star import needs
+    # no extra.
     _NEED_AN_EXTRA = {
         "CeleryEmitter": ("fastemit.celery", "celery"),
         "RedisEmitter": ("fastemit.redis", "redis"),
@@ -46,14 +61,23 @@ else:
         "Tracker": ("fastemit.tracker", "snowplow_tracker"),
     }
 
-    # Out of sight of type checkers, which would take it to mean that every name is there.
+    # Type checkers must not see this, because they would take every name for one that exists.
     def __getattr__(name: str) -> Any:
-        if name not in _NEED_AN_EXTRA:
+        if name in _MODULES:
+            return import_module(f"{__name__}.{name}")
+        if name in _HOMES:
+            home = _HOMES[name]
+        elif name in _NEED_AN_EXTRA:
+            home = _NEED_AN_EXTRA[name][0]
+        else:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        value = getattr(import_module(_NEED_AN_EXTRA[name][0]), name)
+        value = getattr(import_module(home), name)
         globals()[name] = value
         return value
 
     def __dir__() -> list[str]:
-        # help() gets every name that is listed, and stops at an ImportError.
-        return sorted({*globals(), *(name for name, (_, needed) in _NEED_AN_EXTRA.items() if find_spec(needed))})
+        from importlib.util import find_spec
+
+        # help() reads every name that is listed here, and an ImportError would stop it.
+        extra = {name for name, (_, needed) in _NEED_AN_EXTRA.items() if find_spec(needed)}
+        return sorted({*globals(), *_HOMES, *_MODULES, *extra})

@@ -1,4 +1,4 @@
-"""The clocks of the system, read in C: what replaces the functions of `time` does not reach them."""
+"""The clocks of the system, read in C, so that a test that replaces the functions of `time` does not change them."""
 
 
 cdef extern from *:
@@ -20,7 +20,7 @@ cdef extern from *:
     #include <windows.h>
     #include <time.h>
     static int fastemit_monotonic(double *seconds) {
-        /* The one of time.monotonic until Python 3.13; it cannot fail. */
+        /* The clock that time.monotonic used until Python 3.13. It cannot fail. */
         *seconds = (double) GetTickCount64() * 1e-3;
         return 0;
     }
@@ -33,7 +33,7 @@ cdef extern from *:
     #else
     #include <time.h>
     #ifdef __APPLE__
-    /* The one of time.monotonic, which stands still while the machine sleeps; CLOCK_MONOTONIC goes on. */
+    /* The clock of time.monotonic. It stops while the machine sleeps; CLOCK_MONOTONIC does not. */
     #define FASTEMIT_MONOTONIC CLOCK_UPTIME_RAW
     #else
     #define FASTEMIT_MONOTONIC CLOCK_MONOTONIC

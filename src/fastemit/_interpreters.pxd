@@ -1,9 +1,9 @@
-"""The end of a subinterpreter that nobody destroys: Python runs no exit handlers of it, only those of the main one."""
+"""The end of a subinterpreter that nobody destroys. Python runs only the exit handlers of the main interpreter."""
 
 
 cdef extern from *:
     """
-    /* In the main interpreter, while it ends: have the subinterpreter whose number is `self` see to its own end. */
+    /* In the main interpreter, while it ends: make the subinterpreter whose number is `self` run its own end. */
     static PyObject *fastemit_end_of(PyObject *self, PyObject *unused) {
         int64_t number = (int64_t) PyLong_AsLongLong(self);
         PyInterpreterState *its = PyInterpreterState_Head();
@@ -12,7 +12,7 @@ cdef extern from *:
         (void) unused;
         while (its != NULL && PyInterpreterState_GetID(its) != number)
             its = PyInterpreterState_Next(its);
-        /* One that was destroyed has run its exit handlers. */
+        /* If it was destroyed, it has run its exit handlers. */
         if (its == NULL) Py_RETURN_NONE;
         there = PyThreadState_New(its);
         if (there == NULL) return PyErr_NoMemory();
@@ -33,7 +33,7 @@ cdef extern from *:
         return PyInterpreterState_Get() != PyInterpreterState_Main();
     }
 
-    /* In a subinterpreter: register that with the main one, which has the same lock. */
+    /* In a subinterpreter: register this function with the main interpreter, which has the same lock. */
     static int fastemit_end_with_main(void) {
         int64_t number = PyInterpreterState_GetID(PyInterpreterState_Get());
         PyThreadState *there = PyThreadState_New(PyInterpreterState_Main()), *here;

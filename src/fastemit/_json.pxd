@@ -1,8 +1,8 @@
-"""A writer of JSON, to the byte as `json.dumps(value, ensure_ascii=False, default=encoder)` writes it, in UTF-8.
+"""Writes JSON in UTF-8, with exactly the bytes of `json.dumps(value, ensure_ascii=False, default=encoder)`.
 
 `json.dumps` makes a new encoder for each such call, and a string of each value. Exact strings, numbers, dicts and lists
-are written here without an object in between. Other types are asked of the encoder, or left to `json.dumps`, one value
-at a time, so each rule of it that is rare is its own.
+are written here without such objects. For a value of another type the encoder is asked, or `json.dumps` writes this one
+value, so the rare rules are those of `json.dumps` itself.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
@@ -11,15 +11,12 @@ from cpython.object cimport PyObject
 from libc.stdint cimport uint8_t
 from libc.string cimport memcpy
 
-from fastemit._flat cimport FLAT_MARGIN, PyUnicode_CheckExact, flat_decimal
+from fastemit._flat cimport FLAT_MARGIN, PyUnicode_CheckExact, flat_decimal, flat_float
 from fastemit._text cimport PyUnicode_GET_LENGTH, PyUnicode_IS_COMPACT_ASCII, ascii_of, form, is_ready, text_string
 
 
 cdef extern from "Python.h":
     void* PyMem_RawRealloc(void* pointer, size_t size) nogil
-    void PyMem_Free(void* pointer) noexcept
-    char* PyOS_double_to_string(double value, char kind, int precision, int flags, int* type) except NULL
-    const int Py_DTSF_ADD_DOT_0
     int Py_EnterRecursiveCall(const char* where) except *
     void Py_LeaveRecursiveCall() noexcept
     bint PyUnicode_Check(object o) noexcept
@@ -81,7 +78,7 @@ cdef inline int write_raw(Text* text, const char* some, size_t length) except -1
 
 
 cdef inline int write_text(Text* text, str some) except -1:
-    """The characters of a string as they are."""
+    """Write the characters of a string unchanged."""
     cdef bytes encoded
     if PyUnicode_IS_COMPACT_ASCII(<PyObject*> some):
         return write_raw(text, <const char*> ascii_of(<PyObject*> some), PyUnicode_GET_LENGTH(<PyObject*> some))
@@ -134,21 +131,16 @@ cdef inline int write_int(Text* text, object value) except -1:
 
 
 cdef inline int write_float(Text* text, double value) except -1:
-    cdef char* digits
     cdef char* end
     if not isfinite(value):
         if value != value:
             return write_raw(text, b"NaN", 3)
         return write_raw(text, b"Infinity", 8) if value > 0 else write_raw(text, b"-Infinity", 9)
-    # "-1.2345678901234567e-308" is the longest.
     make_room(text, 32)
-    digits = PyOS_double_to_string(value, b"r", 0, Py_DTSF_ADD_DOT_0, NULL)
-    end = digits
-    while end[0] != 0:
-        text.at[0] = end[0]
-        text.at += 1
-        end += 1
-    PyMem_Free(digits)
+    end = flat_float(text.at, value)
+    if end == NULL:
+        raise MemoryError
+    text.at = end
     return 0
 
 
@@ -177,7 +169,7 @@ cdef inline int write_dict(Text* text, dict members, const Around* around) excep
         return write_raw(text, b"{}", 2)
     write_raw(text, b"{", 1)
     if text.encoder != <PyObject*> None:
-        # It may change the dict that is being written.
+        # This call may change the dict that is being written.
         for name, member in list(members.items()):
             if not first:
                 write_raw(text, b", ", 2)
@@ -207,7 +199,7 @@ cdef inline int write_items(Text* text, object items, const Around* around) exce
 
 
 cdef inline int write_within(Text* text, object value, const Around* around) except -1:
-    """A dict or list, or what the encoder gives in place of another value."""
+    """Write a dict or list, or what the encoder returns for another value."""
     cdef Around here = Around(container=<PyObject*> value, further=around)
     while around != NULL:
         if around.container == <PyObject*> value:

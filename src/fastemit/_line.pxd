@@ -1,50 +1,19 @@
-"""A reader of lines that are the JSON of one event already: checked, and copied in the form that is sent.
+"""Reads lines that are already the JSON of one event. Each line is checked, and copied in the form that is sent.
 
-It takes an object of strings, numbers, true, false and null. Everything else, and everything that is in doubt, is left
-to Python: see `EventBuffer.append_line`. What it takes it has checked as strictly as a collector may (RFC 8259, UTF-8).
+It takes an object of strings, numbers, true, false and null. Everything else, and every doubtful case, is left to
+Python: see `EventBuffer.append_line`. Each line that it takes is checked as strictly as a collector may check it
+(RFC 8259, UTF-8).
 """
 
-from libc.stdint cimport uint8_t, uint64_t
+from libc.stdint cimport uint8_t
 from libc.string cimport memcmp, memcpy
 
-
-cdef extern from * nogil:
-    """
-    #ifdef _MSC_VER
-    #include <intrin.h>
-    #endif
-    /* How many of 8 bytes, from the first on, are ASCII and neither below 0x20 nor a quote nor a backslash. Of the
-       flags that a subtraction sets the lowest is exact, and the first byte is the lowest in little-endian order. */
-    static inline int fastemit_run(const unsigned char *text) {
-    #if !defined(__BYTE_ORDER__) || __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-        const uint64_t ones = 0x0101010101010101ULL, highs = 0x8080808080808080ULL;
-        uint64_t eight, quote, backslash, flags;
-        memcpy(&eight, text, 8);
-        quote = eight ^ (ones * '"');
-        backslash = eight ^ (ones * '\\\\');
-        flags = (((eight - ones * 0x20) & ~eight) | ((quote - ones) & ~quote) | ((backslash - ones) & ~backslash)
-                 | eight) & highs;
-        if (!flags) return 8;
-    #ifdef _MSC_VER
-        unsigned long bit;
-        _BitScanForward64(&bit, flags);
-        return (int) (bit >> 3);
-    #else
-        return __builtin_ctzll(flags) >> 3;
-    #endif
-    #else
-        int run = 0;
-        while (run < 8 && text[run] >= 0x20 && text[run] < 0x80 && text[run] != '"' && text[run] != '\\\\') run++;
-        return run;
-    #endif
-    }
-    """
-    int run_of "fastemit_run" (const uint8_t* text)
+from fastemit._text cimport run8
 
 
 cdef enum:
-    LINE_NAMES = 64  # most members of an object that are taken here
-    # Room beyond the length of the line: two quotes for each member, and the last 8 bytes that are copied at once.
+    LINE_NAMES = 64  # an object with more members is left to Python
+    # Extra room behind the line: two quotes for each member, and 8 bytes because bytes are copied 8 at a time.
     LINE_MARGIN = 2 * LINE_NAMES + 16
 
 
@@ -56,14 +25,14 @@ cdef struct Copy:
 
 
 cdef inline uint8_t line_token(Copy* copy) noexcept nogil:
-    """The next byte that is no white space, not yet read; 0 at the end of the line."""
+    """The next byte that is not white space. It is not read yet. 0 at the end of the line."""
     while copy.at < copy.end and (copy.at[0] == b" " or copy.at[0] == b"\t" or copy.at[0] == b"\r"):
         copy.at += 1
     return copy.at[0] if copy.at < copy.end else 0
 
 
 cdef inline bint line_take(Copy* copy, Py_ssize_t length) noexcept nogil:
-    """Copy so many bytes, which are there."""
+    """Copy this many bytes. They must be there."""
     memcpy(copy.out, copy.at, length)
     copy.at += length
     copy.out += length
@@ -71,7 +40,7 @@ cdef inline bint line_take(Copy* copy, Py_ssize_t length) noexcept nogil:
 
 
 cdef inline int line_hex(const Copy* copy) noexcept nogil:
-    """The code of a `\\u` escape that is the next thing to read; -1 if there is none."""
+    """The code of a `\\u` escape, if that is what comes next; otherwise -1."""
     cdef const uint8_t* at = copy.at
     cdef int code = 0
     cdef uint8_t c
@@ -141,8 +110,8 @@ cdef inline bint line_string(Copy* copy) noexcept nogil:
     line_take(copy, 1)
     while True:
         while copy.end - copy.at >= 8:
-            run = run_of(copy.at)
-            # All 8 of them, since a fixed number is copied in one step; those too many are written over.
+            run = run8(copy.at)
+            # Always 8 bytes, because a fixed number is copied in one step. The extra ones are overwritten.
             memcpy(copy.out, copy.at, 8)
             copy.at += run
             copy.out += run
@@ -198,7 +167,7 @@ cdef inline bint line_word(Copy* copy, const char* word, Py_ssize_t length) noex
 
 
 cdef inline bint line_value(Copy* copy) noexcept nogil:
-    """Copy a value as a string; of a null nothing is copied."""
+    """Copy a value as a string. Nothing is copied for a null."""
     cdef uint8_t c = line_token(copy)
     cdef bint fine
     if c == b'"':
@@ -224,8 +193,8 @@ cdef inline bint line_value(Copy* copy) noexcept nogil:
 cdef inline size_t line_event(const uint8_t* line, size_t length, char* room, size_t size) noexcept nogil:
     """Copy a line into `room` of `size` bytes as the JSON of an event.
 
-    Returns its length, or 0 when the line is not so simple: no object of this kind, one in which nothing is
-    left without `stm` and nulls, a name that is escaped or comes twice, a lone surrogate, or more than fits.
+    Returns its length, or 0 when the line has to be left to Python: it is not an object of this kind, it is empty
+    without `stm` and nulls, a name is escaped or comes twice, it has a lone surrogate, or it does not fit.
     """
     cdef const uint8_t* names[LINE_NAMES]  # where each name is in the line
     cdef Py_ssize_t lengths[LINE_NAMES]
@@ -268,6 +237,6 @@ cdef inline size_t line_event(const uint8_t* line, size_t length, char* room, si
     if copy.out == room + 1 or line_token(&copy) != b"}":
         return 0
     copy.at += 1
-    # In the place of the last comma.
+    # This replaces the last comma.
     copy.out[-1] = b"}"
     return copy.out - room if line_token(&copy) == 0 and copy.at == copy.end else 0

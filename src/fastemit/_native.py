@@ -1,16 +1,16 @@
-"""Loads the extension, and says what to do where Python refuses that. Imported before everything else."""
+"""Loads the extension. If Python refuses that, the error says what to do. Each public module imports this first."""
 
 from __future__ import annotations
 
 try:
     from fastemit import _buffer as _buffer
 except ImportError as error:
-    # CPython's words in an interpreter with a lock of its own, and Cython's in the second one of a process.
+    # The messages of CPython in an interpreter with its own GIL, and of Cython in the second interpreter of a process.
     if "interpreter" not in str(error):
         raise
     raise ImportError(
-        "fastemit cannot be loaded in this subinterpreter: its extension is for one interpreter of a process, and not "
-        "for one with a GIL of its own. Run the program in the main interpreter. mod_wsgi: set `WSGIApplicationGroup "
+        "fastemit cannot be loaded in this subinterpreter: its extension loads in one interpreter of a process, and "
+        "not in one with its own GIL. Run the program in the main interpreter. mod_wsgi: set `WSGIApplicationGroup "
         "%{GLOBAL}`, with a WSGIDaemonProcess for each application. uWSGI: set `single-interpreter = true`. "
         "More is in docs/subinterpreters.md",
         name="fastemit._buffer",

@@ -1,26 +1,27 @@
 """The native part of `Tracker`: the payload of an event, built as snowplow_tracker builds it.
 
-The steps of `snowplow_tracker.Tracker.track` are done here only while nobody has replaced a function that it would
-call: `original` tells, for each event, whether all are in place, and what an event or its class has of its own is
-looked at where it would be used. What is not as expected goes to the code of snowplow_tracker itself, before anything
-is done that this code would do again.
+The steps of `snowplow_tracker.Tracker.track` are done here only if nobody has replaced a function that it would call.
+`original` tells that for each event. Attributes of an event or of its class are checked where they would be used. If
+anything is not as expected, the code of snowplow_tracker runs, before this module does anything that this code would do
+again.
 
-Thread safety: `track` may be called from any thread at any time. What threads share here is a block of random bytes and
-one piece of memory, each taken in lines of C that run no Python code: the GIL, which no other thread and no signal
-handler can take away between them, is the lock.
+Thread safety: `track` may be called from any thread at any time. Threads share a block of random bytes and one piece of
+memory here. Each is taken in lines of C that run no Python code. The GIL is the lock, because no other thread and no
+signal handler can take it away between these lines.
 """
 
 cimport cython
-from cpython.dict cimport PyDict_Copy, PyDict_Next, PyDict_SetItem, PyDict_Size, PyDict_Update
+from cpython.dict cimport PyDict_Copy, PyDict_Next, PyDict_SetItem, PyDict_Update
 from cpython.object cimport PyObject, PyTypeObject
-from libc.stdint cimport uint8_t
+from libc.stdint cimport uint8_t, uint64_t
 from libc.string cimport memcpy
 
 from fastemit._ascii cimport UUID_BYTES, UUID_LETTERS, base64_size, base64_write, uuid_write
-from fastemit._buffer cimport fork_count
+from fastemit._system cimport fork_count
 from fastemit._json cimport Text, write_raw, write_string, write_value
+from fastemit._pairs cimport Pairs, add, add_dict, add_kept
 from fastemit._text cimport fill_forms
-from fastemit._watch cimport look_from_here, unchanged, watch_changes
+from fastemit._watch cimport UNKNOWN_VERSION, look_from_here, more_unchanged, unchanged, version_of, watch_changes
 
 import base64
 import inspect
@@ -42,8 +43,9 @@ import snowplow_tracker.tracker as tracker_module
 
 cdef extern from "Python.h":
     void PyMem_RawFree(void* pointer) nogil
-    # All on borrowed references: these run for each event.
+    # All on borrowed references, because these run for each event.
     PyObject* PyDict_GetItemWithError(PyObject* members, PyObject* name) noexcept
+    Py_ssize_t PyDict_GET_SIZE(object members) noexcept
     object PyObject_GenericGetDict(object o, void* context)
     int PyUnicode_Compare(PyObject* a, PyObject* b) noexcept
     PyObject* PyType_Lookup "_PyType_Lookup" (PyTypeObject* type, PyObject* name) noexcept
@@ -52,10 +54,9 @@ cdef extern from "Python.h":
     PyObject* PyMethod_GET_FUNCTION(object method) noexcept
     PyObject* PyMethod_GET_SELF(object method) noexcept
     bint PyUnicode_CheckExact(PyObject* o) noexcept
+    bint PyList_CheckExact(PyObject* o) noexcept
+    Py_ssize_t PyList_GET_SIZE(PyObject* o) noexcept
     Py_ssize_t PyUnicode_GET_LENGTH(PyObject* o) noexcept
-    bint PyLong_CheckExact(PyObject* o) noexcept
-    bint PyBool_Check(PyObject* o) noexcept
-    bint PyFloat_CheckExact(PyObject* o) noexcept
     object PyLong_FromDouble(double value)
     bint PyDict_CheckExact(object o) noexcept
     str PyUnicode_New(Py_ssize_t size, unsigned int largest)
@@ -89,14 +90,14 @@ cdef extern from *:
 
 # -- what must be in place ---------------------------------------------------------------------------------------------
 
-# The functions of snowplow_tracker and Python whose work is done here, looked up by name where that would look them up.
+# The functions of snowplow_tracker and Python whose work is done here, by the names that snowplow_tracker looks up.
 # When one of the modules and classes that hold them changes, all are compared again.
 
 cdef object ABSENT = object()
 
 
 cdef object genuine(object owner, str name):
-    """What a class or module has by this name, if that is its own; else an object that is nowhere.
+    """What a class or module has by this name, if that is the original; else an object that is nowhere.
 
     A patch that is active while this module is imported must not be taken for the original.
     """
@@ -141,18 +142,30 @@ cdef dict OF_EVENT = vars(event_module)
 cdef dict OF_SELF_DESCRIBING = vars(self_describing_module)
 cdef dict OF_TRACKER = vars(tracker_module)
 cdef object NUMBERS = (int, float)
-# Classes of events that `original` looks at, so that it is not done for each event.
+# Classes of events that `original` has checked, so that it need not check them for each event.
+cdef enum:
+    EVENT_CLASSES = 5
+
 cdef tuple EVENTS = (
     events_module.PageView, events_module.StructuredEvent, SELF_DESCRIBING, events_module.PagePing, EVENT
 )
+cdef PyObject* event_classes[EVENT_CLASSES]  # the same
 # What an event keeps in its own dict. No class may have any of it, as a property would be.
 cdef tuple ATTRIBUTES = ("payload", "_context", "_event_subject", "_true_timestamp", "_event_json")
+# The same of a tracker.
+cdef tuple OF_A_TRACKER = ("emitters", "subject", "encode_base64", "json_encoder", "standard_nv_pairs")
+
+# Modules and classes whose functions are called only for a document or a context.
+cdef tuple FOR_JSON = (
+    json, json.encoder, json.encoder.JSONEncoder, base64, payload_module, documents_module, DOCUMENT, event_module,
+    self_describing_module, SELF_DESCRIBING,
+)
 
 cdef object OUR_TRACKER = None         # what `serve` was given
 cdef object OUR_GET_UUID               # its own
 cdef object OUR_COMPLETE_PAYLOAD       # the method here
 cdef list originals = []               # a class or module, a name, and what that stands for there
-cdef bint watching = False             # whether changes are told, so that `found_in_place` holds for a while
+cdef bint watching = False             # whether Python tells changes, so that `found_in_place` holds until one comes
 cdef bint found_in_place = False
 cdef str context_schema = None         # of the envelopes, which are variables of modules
 cdef str event_schema = None
@@ -161,14 +174,16 @@ cdef str event_schema = None
 def serve(cls not None):
     """Begin to work for `cls`, the class that users know as `Tracker`.
 
-    Who replaces its `get_uuid` or `get_timestamp` has replaced that of `snowplow_tracker.Tracker`, where it is called
-    by the name of the class.
+    snowplow_tracker calls `get_uuid` and `get_timestamp` by the name of its class. A function that replaces one of them
+    in `cls` is called in the same places.
     """
     global OUR_TRACKER, OUR_GET_UUID, OUR_COMPLETE_PAYLOAD, watching
     OUR_TRACKER = cls
     OUR_GET_UUID = vars(cls)["get_uuid"]
     OUR_COMPLETE_PAYLOAD = vars(PayloadMaker)["complete_payload"]
     originals.clear()
+    for i in range(EVENT_CLASSES):
+        event_classes[i] = <PyObject*> EVENTS[i]
     for owner, names in (
         (PARENT, ("track", "complete_payload", "get_uuid", "get_timestamp")),
         (tracker_module, ("time", "uuid")),
@@ -198,9 +213,19 @@ def serve(cls not None):
         (json, "JSONEncoder", genuine(json.encoder, "JSONEncoder")),
     ))
     for event in EVENTS:
-        for name in (*ATTRIBUTES, "build_payload", "context", "event_subject", "true_timestamp", "event_json"):
+        for name in ATTRIBUTES + ("build_payload", "context", "event_subject", "true_timestamp", "event_json"):
             if name not in vars(event) or name in ATTRIBUTES:
                 originals.append((event, name, ABSENT))
+    for owner, names in (
+        (cls, OF_A_TRACKER),
+        (PARENT, OF_A_TRACKER),
+        (SUBJECT, ("standard_nv_pairs",)),
+        (PAYLOAD, ("nv_pairs",)),
+    ):
+        for name in names:
+            originals.append((owner, name, ABSENT))
+    for owner in (cls, PARENT, SUBJECT, PAYLOAD, *EVENTS):
+        originals.append((owner, "__getattribute__", ABSENT))
     for owner, _, _ in originals:
         if not isinstance(owner, (type, types.ModuleType)):
             # A class was patched while this was imported: nothing is built here.
@@ -208,10 +233,10 @@ def serve(cls not None):
             break
     try:
         for owner, _, _ in originals:
-            watch_changes(members_of(owner))
+            watch_changes(members_of(owner), owner in FOR_JSON)
         watching = True
     except (RuntimeError, OverflowError):
-        # Others watch as much as Python allows: all is compared for each event, then.
+        # Other programs use all watchers that Python allows. Then all is compared for each event.
         watching = False
 
 
@@ -235,7 +260,7 @@ cdef bint all_in_place() except -1:
     return found_in_place
 
 
-cdef inline PyObject* value_of(dict members, str name) noexcept:
+cdef inline PyObject* value_of(object members, str name) noexcept:
     """Borrowed; NULL if there is none."""
     return PyDict_GetItemWithError(<PyObject*> members, <PyObject*> name)
 
@@ -249,10 +274,15 @@ cdef str schema_in(dict module, str name):
 
 
 cdef inline bint original() except -1:
-    """Whether all that is done here is what snowplow_tracker would do."""
-    if watching and unchanged():
+    """Whether everything that is done here is what snowplow_tracker would do, except for what is FOR_JSON."""
+    if watching and unchanged() and (found_in_place or more_unchanged()):
         return found_in_place
     return all_in_place()
+
+
+cdef inline bint original_for_json() except -1:
+    """The same, including what is FOR_JSON."""
+    return found_in_place if watching and more_unchanged() and unchanged() else all_in_place()
 
 
 cdef bint is_own(object method, object function, object owner) noexcept:
@@ -272,7 +302,7 @@ cdef inline bint has(object owner, str name, PyObject* expected) noexcept:
 # -- ids ---------------------------------------------------------------------------------------------------------------
 
 cdef enum:
-    # Ids for which random bytes are taken at once: few at first, and after a rest.
+    # The number of ids for which random bytes are taken at once: few at first, and after a rest.
     FEW_IDS = 16
     MANY_IDS = 256
 
@@ -286,7 +316,7 @@ cdef double OLDEST = 1.0
 
 
 cdef str next_id(double now):
-    """A random UUID of version 4. `now` is the time in seconds, of any clock that goes on while a snapshot lies."""
+    """A random UUID of version 4. `now` is in seconds, by any clock that goes on while a snapshot is not running."""
     global ids_left, forks_at_fill, filled_at
     cdef str text = PyUnicode_New(UUID_LETTERS, 127)
     cdef bytes fresh
@@ -296,7 +326,7 @@ cdef str next_id(double now):
         fresh = urandom(count * UUID_BYTES)
         if len(fresh) != count * UUID_BYTES:
             raise OSError(f"os.urandom gave {len(fresh)} bytes of {count * UUID_BYTES}")
-        # Another thread may have filled the block meanwhile, or have forked. From here on nothing else runs.
+        # Another thread may have filled the block meanwhile, or have forked. From here nothing else runs.
         memcpy(block, <const char*> fresh, count * UUID_BYTES)
         ids_left = count
         forks_at_fill = forks[0]
@@ -306,7 +336,7 @@ cdef str next_id(double now):
     return text
 
 
-cdef double seconds() except? -1:
+cdef inline double seconds() except? -1:
     """`time.time()`."""
     cdef double now = system_time()
     return clock() if now < 0 else now
@@ -319,53 +349,22 @@ def new_id():
     return PARENT.get_uuid()
 
 
-# -- names and values --------------------------------------------------------------------------------------------------
+# -- payloads and subjects ---------------------------------------------------------------------------------------------
 
 
-cdef inline int add(dict pairs, object name, object value) except -1:
-    """`Payload.add`."""
-    cdef PyObject* v = <PyObject*> value
-    if PyUnicode_CheckExact(v):
-        if PyUnicode_GET_LENGTH(v) == 0:
-            return 0
-    elif value is None:
-        return 0
-    elif not (PyLong_CheckExact(v) or PyFloat_CheckExact(v) or PyBool_Check(v)) and value == "":
-        return 0
-    return PyDict_SetItem(pairs, name, value)
-
-
-cdef int add_dict(dict pairs, object more) except -1:
-    """`Payload.add_dict`."""
-    cdef PyObject* name = NULL
-    cdef PyObject* value = NULL
-    cdef Py_ssize_t at = 0
-    cdef Py_ssize_t size
-    if not PyDict_CheckExact(more):
-        for key in more:
-            add(pairs, key, more[key])
-        return 0
-    size = PyDict_Size(more)
-    while PyDict_Next(more, &at, &name, &value):
-        add(pairs, <object> name, <object> value)
-        if PyDict_Size(more) != size:
-            raise RuntimeError("dictionary changed size during iteration")
-    return 0
-
-
-cdef PyObject* only_attribute(object owner, str name) except? NULL:
-    """The value of an object's only attribute, if that is its name: it has no method of its own, then. Borrowed."""
+cdef inline PyObject* only_attribute(object owner, str name) except? NULL:
+    """The value of an object's only attribute, if it has this name. Then the object has no own method. Borrowed."""
     cdef PyObject* key = NULL
     cdef PyObject* value = NULL
     cdef Py_ssize_t at = 0
-    cdef dict members = PyObject_GenericGetDict(owner, NULL)
-    if PyDict_Size(members) == 1 and PyDict_Next(members, &at, &key, &value) and key == <PyObject*> name:
+    cdef object members = PyObject_GenericGetDict(owner, NULL)
+    if PyDict_GET_SIZE(members) == 1 and PyDict_Next(members, &at, &key, &value) and key == <PyObject*> name:
         return value
     return NULL
 
 
-cdef dict plain_pairs(object made):
-    """The pairs of a payload to which adding means nothing else than putting them there. None for any other."""
+cdef inline dict plain_pairs(object made):
+    """The pairs of a payload, if adding to it only means putting pairs there. None for any other."""
     cdef PyObject* pairs
     if type(made) is not PAYLOAD:
         return None
@@ -374,7 +373,7 @@ cdef dict plain_pairs(object made):
 
 
 cdef object pairs_of_subjects(object subject, object event_subject):
-    """The pairs of both subjects, where the event's own count more. None if it is not as simple as that."""
+    """The pairs of both subjects; those of the event replace the others. None if it is not as simple as that."""
     cdef object pairs = None
     cdef object own
     cdef PyObject* found
@@ -405,7 +404,7 @@ cdef enum:
     # More is not kept for the next event.
     LARGEST_KEPT = 256 * 1024
 
-# Where JSON is written: taken by an event, and put back. An event that finds nothing here has memory of its own.
+# The memory for JSON. An event takes it and puts it back. An event that finds nothing here allocates its own.
 cdef char* spare = NULL
 cdef size_t spare_size = 0
 
@@ -455,12 +454,12 @@ cdef str text_of(Text* text, object encode_base64):
 
 
 cdef bint is_plain(object document) except -1:
-    """Whether it is a `SelfDescribingJson`, and has nothing of its own but what `to_json` gives."""
-    cdef dict members
+    """Whether it is a `SelfDescribingJson` that has only the attributes of which `to_json` is made."""
+    cdef object members
     if type(document) is not DOCUMENT:
         return False
     members = PyObject_GenericGetDict(document, NULL)
-    return PyDict_Size(members) == 2 and value_of(members, "_schema") != NULL and value_of(members, "data") != NULL
+    return PyDict_GET_SIZE(members) == 2 and value_of(members, "_schema") != NULL and value_of(members, "data") != NULL
 
 
 cdef str document_in_envelope(str schema, object document, object encode_base64, object json_encoder):
@@ -489,7 +488,10 @@ cdef str context_in_envelope(str schema, list context, object encode_base64, obj
     for document in context:
         if not is_plain(document):
             # All are asked before the first is written.
-            returned = [document.to_json() for document in context]
+            # Not by a comprehension, because without memory the C of Cython 3.3 drops the item twice.
+            returned = []
+            for each in context:
+                returned.append(each.to_json())
             break
     text = new_text(json_encoder)
     try:
@@ -512,6 +514,93 @@ cdef str context_in_envelope(str schema, list context, object encode_base64, obj
         free_text(&text)
 
 
+# -- what trackers have ------------------------------------------------------------------------------------------------
+
+
+cdef struct Known:
+    uint64_t version            # of the dict of a tracker; what follows is borrowed from it, while it has this version
+    PyObject* emitters
+    PyObject* subject
+    PyObject* encode_base64
+    PyObject* json_encoder
+    PyObject* standard_nv_pairs
+    uint64_t subject_version    # of the dict of its subject, for which the next line holds
+    PyObject* subject_pairs
+    Pairs of_tracker
+    Pairs of_subject
+
+
+cdef enum:
+    # For so many trackers something is kept, by the address of the tracker's dict.
+    TRACKERS = 16
+
+cdef Known known_trackers[TRACKERS]
+
+
+cdef inline bint holds(const Known* known, object members) noexcept:
+    """Whether this is what is known of the tracker with the dict `members`, as that is now."""
+    return known.version == version_of(<PyObject*> members) and known.version != UNKNOWN_VERSION
+
+
+cdef inline Known* known_of(object members) noexcept:
+    """What is known of the tracker with this dict, until it changes. NULL if the dict is not like that of most."""
+    cdef Known* known = &known_trackers[(<size_t> <PyObject*> members >> 6) % TRACKERS]
+    return known if holds(known, members) or look_at_tracker(known, members) else NULL
+
+
+cdef bint look_at_tracker(Known* known, object members) noexcept:
+    cdef PyObject* key = NULL
+    cdef PyObject* value = NULL
+    cdef Py_ssize_t at = 0
+    known.version = known.subject_version = UNKNOWN_VERSION
+    known.emitters = known.subject = known.encode_base64 = known.json_encoder = known.standard_nv_pairs = NULL
+    while PyDict_Next(members, &at, &key, &value):
+        # Python makes one object of each such name.
+        if key == <PyObject*> "emitters":
+            known.emitters = value
+        elif key == <PyObject*> "subject":
+            known.subject = value
+        elif key == <PyObject*> "encode_base64":
+            known.encode_base64 = value
+        elif key == <PyObject*> "json_encoder":
+            known.json_encoder = value
+        elif key == <PyObject*> "standard_nv_pairs":
+            known.standard_nv_pairs = value
+        elif not PyUnicode_CheckExact(key) or PyUnicode_Compare(key, <PyObject*> "complete_payload") == 0:
+            return False
+    if (
+        known.emitters == NULL
+        or known.subject == NULL
+        or known.encode_base64 == NULL
+        or known.json_encoder == NULL
+        or known.standard_nv_pairs == NULL
+        or not PyDict_CheckExact(<object> known.standard_nv_pairs)
+    ):
+        return False
+    known.version = version_of(<PyObject*> members)
+    return True
+
+
+cdef inline bint add_subject(dict pairs, Known* known) except -1:
+    """Add the pairs of a tracker's subject. False, and nothing done, if it is not as simple as that."""
+    cdef object subject = <object> known.subject
+    cdef object members
+    cdef PyObject* found
+    if subject is None:
+        return True
+    if type(subject) is not SUBJECT:
+        return False
+    members = PyObject_GenericGetDict(subject, NULL)
+    if known.subject_version != version_of(<PyObject*> members) or known.subject_version == UNKNOWN_VERSION:
+        found = only_attribute(subject, "standard_nv_pairs")
+        if found == NULL or not PyDict_CheckExact(<object> found):
+            return False
+        known.subject_pairs = found
+        known.subject_version = version_of(<PyObject*> members)
+    add_kept(pairs, <dict> known.subject_pairs, &known.of_subject)
+    return True
+
+
 # -- events ------------------------------------------------------------------------------------------------------------
 
 
@@ -524,13 +613,15 @@ cdef struct Parts:
     PyObject* event_json
 
 
-cdef bint take_apart(object event, Parts* parts) except -1:
+cdef inline bint take_apart(object event, Parts* parts) except -1:
     """Look up an event's attributes. False if it has a `build_payload` of its own."""
     cdef PyObject* key = NULL
     cdef PyObject* value = NULL
     cdef Py_ssize_t at = 0
-    cdef dict members = PyObject_GenericGetDict(event, NULL)
-    while PyDict_Next(members, &at, &key, &value):
+    cdef object members = PyObject_GenericGetDict(event, NULL)
+    cdef Py_ssize_t left = PyDict_GET_SIZE(members)
+    while left and PyDict_Next(members, &at, &key, &value):
+        left -= 1
         # Python makes one object of each such name.
         if key == <PyObject*> "payload":
             parts.payload = value
@@ -548,11 +639,7 @@ cdef bint take_apart(object event, Parts* parts) except -1:
 
 
 cdef bint is_usual(object event) except -1:
-    """Whether the class of an event leaves its attributes to `Event` and `SelfDescribing`."""
-    cdef object known
-    for known in EVENTS:
-        if type(event) is known:
-            return True
+    """Whether the class of an event, none of EVENTS, leaves its attributes to `Event` and `SelfDescribing`."""
     if not (
         isinstance(event, EVENT)
         and plain_attributes(event)
@@ -570,44 +657,83 @@ cdef bint is_usual(object event) except -1:
     )
 
 
-cdef dict build(object event, object self, dict own):
+cdef enum Building:
+    AS_EVENT            # by `Event.build_payload`
+    AS_SELF_DESCRIBING  # by that of `SelfDescribing`
+    IN_ITS_OWN_WAY
+    FAILED
+
+
+cdef inline Building way_of(object event) except FAILED:
+    """By which function an event's payload is built."""
+    cdef PyObject* building
+    cdef int i
+    for i in range(EVENT_CLASSES):
+        if <PyObject*> Py_TYPE(event) == event_classes[i]:
+            return AS_SELF_DESCRIBING if event_classes[i] == <PyObject*> SELF_DESCRIBING else AS_EVENT
+    building = PyType_Lookup(Py_TYPE(event), <PyObject*> "build_payload")
+    if (building == <PyObject*> BUILD or building == <PyObject*> BUILD_SELF_DESCRIBING) and is_usual(event):
+        return AS_EVENT if building == <PyObject*> BUILD else AS_SELF_DESCRIBING
+    return IN_ITS_OWN_WAY
+
+
+cdef dict build(object event, object self, Known* known):
     """Do what `Event.build_payload`, or that of `SelfDescribing`, does; the pairs of the event's payload.
 
-    None, and nothing done, if the event has another, or is not as these know it.
+    None, and nothing done, if the event has another, or is not as these know it. `known` may be NULL.
     """
-    cdef PyObject* building = PyType_Lookup(Py_TYPE(event), <PyObject*> "build_payload")
-    cdef bint describes = building == <PyObject*> BUILD_SELF_DESCRIBING
+    cdef Building way = way_of(event)
     cdef Parts parts = Parts(NULL, NULL, NULL, NULL, NULL)
-    cdef object context, true_timestamp, subjects, event_json, encode_base64 = None, json_encoder = None
     cdef dict pairs
-    cdef str written
-    if not (describes or building == <PyObject*> BUILD) or not is_usual(event) or not take_apart(event, &parts):
+    if way == IN_ITS_OWN_WAY or not take_apart(event, &parts):
         return None
     if parts.payload == NULL or parts.context == NULL or parts.event_subject == NULL or parts.true_timestamp == NULL:
         return None
-    context = <object> parts.context
-    true_timestamp = <object> parts.true_timestamp
     pairs = plain_pairs(<object> parts.payload)
-    if pairs is None or type(context) is not list or (describes and parts.event_json == NULL):
+    if pairs is None or not PyList_CheckExact(parts.context):
         return None
-    event_json = <object> parts.event_json if describes else None
+    if (
+        known != NULL
+        and way == AS_EVENT
+        and PyList_GET_SIZE(parts.context) == 0
+        and parts.event_subject == <PyObject*> None
+        and parts.true_timestamp == <PyObject*> None
+    ):
+        return pairs if add_subject(pairs, known) else None
+    return build_fully(pairs, self, way, parts)
+
+
+cdef dict build_fully(dict pairs, object self, Building way, Parts parts):
+    """The same with a document, a context, a subject or a time of the event's own."""
+    cdef list context = <list> parts.context
+    cdef object true_timestamp = <object> parts.true_timestamp
+    cdef object event_subject = <object> parts.event_subject
+    cdef object event_json = None
+    cdef object subjects, encode_base64 = None, json_encoder = None
+    cdef str written
+    if (way == AS_SELF_DESCRIBING or context) and not original_for_json():
+        return None
+    if way == AS_SELF_DESCRIBING:
+        if parts.event_json == NULL:
+            return None
+        event_json = <object> parts.event_json
     try:
-        subjects = pairs_of_subjects(attribute(self, own, "subject"), <object> parts.event_subject)
-        if describes or <list> context:
-            encode_base64 = attribute(self, own, "encode_base64")
-            json_encoder = attribute(self, own, "json_encoder")
+        subjects = pairs_of_subjects(self.subject, event_subject)
+        if way == AS_SELF_DESCRIBING or context:
+            encode_base64 = self.encode_base64
+            json_encoder = self.json_encoder
     except AttributeError:
-        # What is missing is missed at its time.
+        # What is missing raises where it is needed.
         return None
     if subjects is None:
         return None
-    if describes:
+    if way == AS_SELF_DESCRIBING:
         written = document_in_envelope(event_schema, event_json, encode_base64, json_encoder)
         pairs["ue_px" if encode_base64 else "ue_pr"] = written
-    if <list> context:
+    if context:
         written = context_in_envelope(context_schema, context, encode_base64, json_encoder)
         pairs["cx" if encode_base64 else "co"] = written
-    # As a variable: a constant would be compared with the type, without asking a mock what it stands for.
+    # As a variable. A constant would be compared with the type, and a mock would not be asked what it stands for.
     if true_timestamp is not None and isinstance(true_timestamp, NUMBERS):
         add(pairs, "ttm", int(true_timestamp))
     add_dict(pairs, subjects)
@@ -624,23 +750,21 @@ cdef object built_by_itself(object event, object self):
 # -- trackers ----------------------------------------------------------------------------------------------------------
 
 
-cdef dict own_attributes(object self):
-    """A tracker's attributes. None if its class may have more, and so they are to be asked for one by one."""
-    return PyObject_GenericGetDict(self, NULL) if type(self) is OUR_TRACKER else None
+cdef inline object finish(dict pairs, object self, object members):
+    """What `Tracker.complete_payload` adds to what an event has built. The id, or None if another may have replaced it.
 
-
-cdef inline object attribute(object self, dict own, str name):
-    cdef PyObject* found = NULL if own is None else value_of(own, name)
-    return getattr(self, name) if found == NULL else <object> found
-
-
-cdef int finish(dict pairs, object self, dict own) except -1:
-    """What `Tracker.complete_payload` adds to what an event has built."""
+    `members` is the dict of a tracker that is of our class itself.
+    """
     cdef double now = seconds()
-    PyDict_SetItem(pairs, "eid", next_id(now))
+    cdef str event_id = next_id(now)
+    cdef Known* known
+    PyDict_SetItem(pairs, "eid", event_id)
     PyDict_SetItem(pairs, "dtm", PyLong_FromDouble(now * 1000))
-    add_dict(pairs, attribute(self, own, "standard_nv_pairs"))
-    return 0
+    known = NULL if members is None else known_of(members)
+    if known == NULL:
+        add_dict(pairs, self.standard_nv_pairs)
+        return None
+    return event_id if add_kept(pairs, <dict> known.standard_nv_pairs, &known.of_tracker) else None
 
 
 cdef object complete(object event, object self):
@@ -663,10 +787,8 @@ cdef bint inherits(object self, str name, object function) except -1:
     return type(self) is OUR_TRACKER or is_own(getattr(super(PayloadMaker, self), name), function, self)
 
 
-cdef bint completes(object self, dict own) except -1:
+cdef bint completes(object self) except -1:
     """Whether `complete_payload` is what is here."""
-    if own is not None:
-        return value_of(own, "complete_payload") == NULL
     return (
         is_own(self.complete_payload, OUR_COMPLETE_PAYLOAD, self)
         and inherits(self, "complete_payload", COMPLETE_PAYLOAD)
@@ -690,7 +812,7 @@ cdef object complete_with_replaced(object self, object event):
 
 @cython.auto_pickle(False)
 cdef class PayloadMaker:
-    """What `Tracker` inherits the way of each event from, so that it is one call in C."""
+    """The way of each event. `Tracker` inherits it, so that it is one call in C."""
 
     def track(self, event):
         """Complete the event's payload and give it to each emitter.
@@ -705,28 +827,39 @@ cdef class PayloadMaker:
             What the event or an emitter raises. Emitters that come after one that raises do not get the event.
         """
         cdef object made = None
-        cdef PyObject* event_id
-        cdef dict own
+        cdef object members = None
+        cdef object emitters
+        cdef Known* known = NULL
         cdef dict pairs = None
-        if not (original() and inherits(self, "track", TRACK)):
+        cdef object event_id = None
+        cdef PyObject* found
+        cdef uint64_t version
+        if not (original() and (type(self) is OUR_TRACKER or inherits(self, "track", TRACK))):
             return super().track(event)
-        own = own_attributes(self)
-        if completes(self, own):
-            pairs = build(event, self, own)
+        if type(self) is OUR_TRACKER:
+            members = PyObject_GenericGetDict(self, NULL)
+            known = known_of(members)
+        if known != NULL or completes(self):
+            pairs = build(event, self, known)
             if pairs is None:
                 made = complete(event, self)
             else:
-                finish(pairs, self, own)
+                event_id = finish(pairs, self, members)
         else:
             made = self.complete_payload(event=event)
-        if pairs is not None:
-            for emitter in attribute(self, own, "emitters"):
-                emitter.input(pairs)
-            event_id = value_of(pairs, "eid")
-            return None if event_id == NULL else <object> event_id
-        for emitter in self.emitters:
-            emitter.input(made.nv_pairs)
-        return made.nv_pairs["eid"] if "eid" in made.nv_pairs.keys() else None
+        if pairs is None:
+            for emitter in self.emitters:
+                emitter.input(made.nv_pairs)
+            return made.nv_pairs["eid"] if "eid" in made.nv_pairs.keys() else None
+        version = version_of(<PyObject*> pairs)
+        known = NULL if members is None else known_of(members)
+        emitters = self.emitters if known == NULL else <object> known.emitters
+        for emitter in emitters:
+            emitter.input(pairs)
+        if event_id is not None and version == version_of(<PyObject*> pairs) and version != UNKNOWN_VERSION:
+            return event_id
+        found = value_of(pairs, "eid")
+        return None if found == NULL else <object> found
 
     def complete_payload(self, event):
         """Build the event's payload, and add an id, the time of creation and the tracker's own fields.
@@ -742,7 +875,7 @@ cdef class PayloadMaker:
         """
         if inherits(self, "complete_payload", COMPLETE_PAYLOAD):
             if original():
-                pairs = build(event, self, None)
+                pairs = build(event, self, NULL)
                 if pairs is None:
                     return complete(event, self)
                 finish(pairs, self, None)

@@ -1,4 +1,4 @@
-"""Percent-encoding of query strings, as `urllib.parse.quote_plus` and so `requests` does it."""
+"""Percent-encoding of query strings, in the same way as `urllib.parse.quote_plus`, which `requests` uses."""
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t
@@ -16,7 +16,7 @@ cdef extern from * nogil:
 
 
 cdef inline bytes quote_plus(bytes text):
-    """The unreserved characters of RFC 3986 as they are, a space as a plus, each other byte as %XX."""
+    """Keeps the unreserved characters of RFC 3986. A space becomes a plus, and each other byte %XX."""
     cdef const uint8_t* source = <const uint8_t*> PyBytes_AS_STRING(text)
     cdef Py_ssize_t length = PyBytes_GET_SIZE(text)
     cdef Py_ssize_t size = 0

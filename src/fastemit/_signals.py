@@ -1,16 +1,18 @@
-"""Signal handlers: setting one for a while, and telling whether an exception came out of one."""
+"""Signal handlers: sets one for a while, and tells whether a handler raised an exception."""
 
 from __future__ import annotations
 
 import functools
 import inspect
-import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import CodeType, FrameType, TracebackType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    import signal
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -18,11 +20,13 @@ U = TypeVar("U")
 
 @contextmanager
 def handling(handler: Callable[[int, FrameType | None], object], *numbers: signal.Signals) -> Iterator[None]:
-    """Have `handler` called for these signals, in the main thread; elsewhere nothing is set, since Python refuses it.
+    """Let `handler` handle these signals during the block. Only the main thread can, so in others nothing is set.
 
-    The earlier handlers are put back at the end, but for one that was not installed from Python, which Python cannot
-    put back. It then stays as it is.
+    At the end the earlier handlers are set again. Python cannot do that for one that was installed in C. Then `handler`
+    stays.
     """
+    import signal
+
     earlier: list[tuple[signal.Signals, Any]] = []
     try:
         if threading.current_thread() is threading.main_thread():
@@ -36,12 +40,12 @@ def handling(handler: Callable[[int, FrameType | None], object], *numbers: signa
 
 
 def of_signal_handler(error: BaseException) -> BaseException | None:
-    """The exception that a handler of a signal raised, if `error`, just caught, is that or was made of it; else None.
+    """The exception of a signal handler that `error`, just caught, is or was made from. None if there is none.
 
-    Python runs handlers in the main thread, between any two steps of what it is doing. What they raise (Celery's
-    `SoftTimeLimitExceeded`, the `TimeoutError` of many an alarm, the `SystemExit` of a SIGTERM) is meant for the
-    program, and is no fault of the request or the callback that happens to run. Its traceback goes through the handler,
-    which the traceback of anything else does not. (A handler that is written in C leaves no trace there.)
+    Python runs handlers in the main thread, between any two steps of the program. Many handlers raise: Celery's
+    `SoftTimeLimitExceeded`, the `TimeoutError` of an alarm, the `SystemExit` of a SIGTERM. Such an exception is meant
+    for the program. It is not the fault of the request or callback that happens to run. Its traceback goes through the
+    handler, and no other traceback does. (A handler that is written in C cannot be seen there.)
     """
     if threading.current_thread() is not threading.main_thread():
         return None
@@ -56,49 +60,49 @@ def of_signal_handler(error: BaseException) -> BaseException | None:
             continue
         seen.add(id(each))
         trace = each.__traceback__
-        # One that a caller was handling already when it called (a flush in an `except` block) is the context of all
-        # that goes wrong since, and not its reason.
+        # A caller may have been handling an exception already when it called, as in a flush in an `except` block. That
+        # one is the context of all later errors, but not their reason.
         if each is not error and trace is not None and trace.tb_frame in callers:
             continue
         if any(frame.f_code in handlers and _broke_in(frame) for frame in _way_of(trace)):
             found = each
-        # A library may have made an error of its own of it, as urllib3 does with a TimeoutError, and given that the
-        # same traceback: so the innermost is what the handler raised.
+        # A library may have made its own error of it, with the same traceback, as urllib3 does with a TimeoutError. So
+        # the innermost error is the one that the handler raised.
         ahead += [each.__cause__, each.__context__]
     return found
 
 
 def raise_of_signal_handler(error: BaseException) -> None:
-    """Raise what a handler of a signal raised, if `error`, just caught, is that or was made of it."""
+    """Raise the exception of a signal handler that `error`, just caught, is or was made from, if there is one."""
     raised = of_signal_handler(error)
     if raised is not None:
         context = raised.__context__
         try:
             raise raised
         finally:
-            # Python has put `error` there, which was made of it.
+            # Python has set `error` as the context, but that was made from it.
             raised.__context__ = context
 
 
 def guarded(call: Callable[[], T], otherwise: Callable[[Exception], U]) -> T | U:
-    """Call code of the user's: a callback, a hook, a store, a client, a log handler.
+    """Call the user's code: a callback, a hook, a store, a client, a log handler.
 
     Args:
-        call: calls it.
-        otherwise: gets what it raised, and gives what is returned then.
+        call: calls that code. What it returns is returned.
+        otherwise: gets the exception that the code raised. What it returns is returned in that case.
 
     Raises:
-        Exception: what a handler of a signal raised meanwhile. It is no fault of that code, and comes out.
+        Exception: what a signal handler raised meanwhile, because that is not an error of the user's code.
     """
     try:
         return call()
-    except Exception as error:  # noqa: BLE001 - it is anybody's code
+    except Exception as error:  # noqa: BLE001 - the user's code may raise anything
         raise_of_signal_handler(error)
         return otherwise(error)
 
 
 def _callers() -> list[FrameType]:
-    """Those who called what has caught an exception and asks here, or its helper."""
+    """The frames that called the one that has caught the exception."""
     callers = []
     frame: FrameType | None = sys._getframe(2)
     while frame is not None:
@@ -114,19 +118,23 @@ def _way_of(trace: TracebackType | None) -> Iterator[FrameType]:
 
 
 def _broke_in(frame: FrameType) -> bool:
-    """Whether this frame of a handler may have been called by Python for a signal, and not by the program.
+    """Whether Python may have called this frame of a handler for a signal. Otherwise the program called it.
 
-    Python gives a handler the frame that it breaks into. Where none of its arguments is a frame, it was called as any
-    function may be, such as a `stop()` that is also the handler of SIGTERM.
+    Python gives a handler the frame that it interrupts. If no argument is a frame, the program called the handler as a
+    function, such as a `stop()` that is also the handler of SIGTERM.
     """
     names, rest, _, values = inspect.getargvalues(frame)
-    # One that the handler has deleted may have been it.
+    # An argument that the handler has deleted counts as a frame, because it may have been one.
     given = [values.get(name, frame) for name in names] + list(values.get(rest, ()) if rest else ())
     return any(isinstance(value, FrameType) for value in given)
 
 
 def _handlers() -> set[CodeType]:
-    codes = (_code_of(signal.getsignal(number)) for number in signal.valid_signals())
+    # Whoever has set a handler has imported it. Nothing is imported here, in the middle of a request.
+    signals: Any = sys.modules.get("signal")
+    if not hasattr(signals, "valid_signals"):
+        return set()
+    codes = (_code_of(signals.getsignal(number)) for number in signals.valid_signals())
     return {code for code in codes if code is not None}
 
 

@@ -1,7 +1,7 @@
-"""A writer of strings as JSON: UTF-8, with the escapes of RFC 8259 in the form that orjson gives them.
+"""Writes strings as JSON: UTF-8, with the escapes of RFC 8259 in the same form as orjson writes them.
 
-There is one loop for each kind of string that CPython has. Each copies runs of plain characters whole, 16 bytes in one
-step where the processor has vectors (SSE2, NEON); other characters come from a table. It runs no Python code and
+There is one loop for each kind of string that CPython has. A run of plain characters is copied whole, 16 bytes in one
+step if the processor has vectors (SSE2, NEON). Other characters come from a table. It runs no Python code and
 allocates nothing.
 """
 
@@ -21,8 +21,8 @@ cdef extern from "Python.h":
 
 cdef extern from * nogil:
     """
-    /* Before Python 3.12 an old C extension can make a string whose characters are not in their final form yet: it
-       looks empty. */
+    /* Before Python 3.12 an old C extension can make a string whose characters are not in their final form yet. Such a
+       string looks empty. */
     #if PY_VERSION_HEX < 0x030C0000
     #define fastemit_is_ready(o) PyUnicode_IS_READY(o)
     #else
@@ -35,12 +35,13 @@ cdef extern from * nogil:
     #define FASTEMIT_LITTLE_ENDIAN
     #endif
 
-    /* ASCII that is written as it is: all but a quote, a backslash and what is below 0x20. */
+    /* ASCII that is written as it is: all except a quote, a backslash and characters below 0x20. */
     static inline int fastemit_plain(uint32_t c) { return c >= 0x20 && c < 0x80 && c != '"' && c != '\\\\'; }
 
-    /* What each processor has for 16 bytes at once. `fastemit_bad` marks the bytes that are not plain: with signs,
-       those past ASCII are below 0x21, and of 0x20 and more only the quote is so after an exclusive or with 2.
-       `fastemit_any` makes a number of such marks, FASTEMIT_BITS for each byte. FASTEMIT_NO_VECTORS is for tests. */
+    /* Steps for 16 bytes at once, for each processor. `fastemit_bad` marks the bytes that are not plain. As signed
+       numbers, bytes above ASCII are below 0x21. After an exclusive or with 2, the quote is the only one of 0x20 and
+       above that is below 0x21. `fastemit_any` turns the marks into a number, FASTEMIT_BITS for each byte.
+       FASTEMIT_NO_VECTORS is for tests. */
     #if !defined(FASTEMIT_NO_VECTORS) && (defined(__SSE2__) || defined(_M_X64))
     #include <emmintrin.h>
     #define FASTEMIT_VECTORS
@@ -64,7 +65,7 @@ cdef extern from * nogil:
     }
     typedef uint32_t fastemit_mask;
     static inline uint32_t fastemit_any(fastemit_vector bad) { return (uint32_t) _mm_movemask_epi8(bad); }
-    /* Wider characters as bytes: what is no byte of ASCII becomes one that is not plain, 0 or 255. */
+    /* Wider characters as bytes. A character that is not ASCII becomes a byte that is not plain (0 or 255). */
     static inline fastemit_vector fastemit_narrow2(const uint16_t *text) {
         const __m128i v = fastemit_load(text);
         return _mm_packus_epi16(v, v);
@@ -79,6 +80,8 @@ cdef extern from * nogil:
         return _mm_movemask_epi8(_mm_cmpeq_epi16(high, _mm_setzero_si128())) == 0xFFFF;
     }
     static inline void fastemit_store8(char *to, fastemit_vector v) { _mm_storel_epi64((__m128i *) to, v); }
+    /* 8 bytes, followed by 8 zeros. */
+    static inline fastemit_vector fastemit_load8(const void *from) { return _mm_loadl_epi64((const __m128i *) from); }
     #elif !defined(FASTEMIT_NO_VECTORS) && defined(FASTEMIT_LITTLE_ENDIAN) \\
         && (defined(__aarch64__) || defined(_M_ARM64))
     #include <arm_neon.h>
@@ -109,9 +112,13 @@ cdef extern from * nogil:
     }
     static inline int fastemit_two_at_most(const uint16_t *text) { return vmaxvq_u16(vld1q_u16(text)) < 0x800; }
     static inline void fastemit_store8(char *to, fastemit_vector v) { vst1_u8((uint8_t *) to, vget_low_u8(v)); }
+    static inline fastemit_vector fastemit_load8(const void *from) {
+        return vcombine_u8(vld1_u8((const uint8_t *) from), vdup_n_u8(0));
+    }
     #endif
 
-    /* The copy* copy so many characters and say whether all are plain. If not, they are to be written again. */
+    /* Each copy* copies a fixed number of characters, and returns whether all are plain. If not, they are written
+       again. */
     #ifdef FASTEMIT_VECTORS
     #ifdef _MSC_VER
     #include <intrin.h>
@@ -130,7 +137,8 @@ cdef extern from * nogil:
         fastemit_store(out, v);
         return !fastemit_any(fastemit_bad(v));
     }
-    /* Copies 16, and says how many are plain before the one that is not: 16 where all are, -1 where several are not. */
+    /* Copies 16, and returns how many plain ones come before the one that is not plain: 16 if all are plain, -1 if
+       several are not. */
     static inline int fastemit_run16(char *out, const uint8_t *text) {
         const fastemit_vector v = fastemit_load(text);
         const fastemit_mask others = fastemit_any(fastemit_bad(v));
@@ -140,7 +148,11 @@ cdef extern from * nogil:
         run = fastemit_first(others);
         return others >> FASTEMIT_BITS * run >> FASTEMIT_BITS ? -1 : run;
     }
-    /* For a long string of ASCII only. */
+    /* How many of 8 are plain, counted from the first. The zero behind them is not plain, so the count ends there. */
+    static inline int fastemit_run8(const uint8_t *text) {
+        return fastemit_first(fastemit_any(fastemit_bad(fastemit_load8(text))));
+    }
+    /* For long strings that are all ASCII. */
     static inline int fastemit_copy64(char *out, const uint8_t *text) {
         const fastemit_vector a = fastemit_load(text), b = fastemit_load(text + 16);
         const fastemit_vector c = fastemit_load(text + 32), d = fastemit_load(text + 48);
@@ -160,7 +172,7 @@ cdef extern from * nogil:
         fastemit_store8(out, v);
         return !fastemit_any(fastemit_bad(v));
     }
-    /* Whether the `length` bytes before `end`, 0 to 15 of them, are plain. It reads 16, which have to be there. */
+    /* Whether the `length` bytes before `end`, 0 to 15 of them, are plain. It reads the 16 bytes before `end`. */
     static inline int fastemit_plain_end(const uint8_t *end, Py_ssize_t length) {
         const uint64_t others = fastemit_any(fastemit_bad(fastemit_load(end - 16)));
         return others >> (FASTEMIT_BITS * (16 - length) - 1) >> 1 == 0;
@@ -177,6 +189,11 @@ cdef extern from * nogil:
     static inline int fastemit_copy16(char *out, const uint8_t *text) FASTEMIT_COPY(16)
     static inline int fastemit_copy64(char *out, const uint8_t *text) FASTEMIT_COPY(64)
     static inline int fastemit_run16(char *out, const uint8_t *text) { return fastemit_copy16(out, text) ? 16 : -1; }
+    static inline int fastemit_run8(const uint8_t *text) {
+        int run = 0;
+        while (run < 8 && fastemit_plain(text[run])) run++;
+        return run;
+    }
     static inline int fastemit_two_at_most(const uint16_t *text) {
         return (text[0] | text[1] | text[2] | text[3] | text[4] | text[5] | text[6] | text[7]) < 0x800;
     }
@@ -188,7 +205,7 @@ cdef extern from * nogil:
     }
     #endif
 
-    /* Copies the `length` bytes before `end`, 0 to 15 of them, in two steps at the most. It reads the 8 before `end`
+    /* Copies the `length` bytes before `end`, 0 to 15 of them, in at most two steps. It reads the 8 bytes before `end`
        and the one behind it, and writes 8 or more. */
     static inline void fastemit_copy_end(char *out, const uint8_t *end, Py_ssize_t length) {
     #ifdef FASTEMIT_LITTLE_ENDIAN
@@ -208,8 +225,8 @@ cdef extern from * nogil:
     #endif
     }
 
-    /* How each character below 0x800 is written: at most 6 bytes, and their number in the eighth. So a character
-       costs the same whatever it is, with no branch that a processor may guess wrong. */
+    /* How each character below 0x800 is written: at most 6 bytes, and their number in the eighth byte. So each
+       character costs the same, and there is no branch that a processor may guess wrong. */
     static unsigned char fastemit_forms[0x800][8];
     static void fastemit_fill_forms(void) {
         unsigned c;
@@ -238,7 +255,7 @@ cdef extern from * nogil:
         memcpy(out, fastemit_forms[c], 8);
         return out + fastemit_forms[c][7];
     }
-    /* A character from 0x800 to 0xFFFF, and one from 0x10000 on; each in 4 bytes at the most. */
+    /* A character from 0x800 to 0xFFFF, and one from 0x10000 on. Each is written in at most 4 bytes. */
     static inline char *fastemit_three(char *out, uint32_t c) {
     #ifdef FASTEMIT_LITTLE_ENDIAN
         const uint32_t bytes = 0x8080E0 | c >> 12 | (c & 0xFC0) << 2 | (c & 0x3F) << 16;
@@ -263,6 +280,7 @@ cdef extern from * nogil:
     bint copy16 "fastemit_copy16" (char* out, const uint8_t* text)
     bint two_at_most "fastemit_two_at_most" (const uint16_t* text)
     int run16 "fastemit_run16" (char* out, const uint8_t* text)
+    int run8 "fastemit_run8" (const uint8_t* text)
     bint copy64 "fastemit_copy64" (char* out, const uint8_t* text)
     bint copy8_2 "fastemit_copy8_2" (char* out, const uint16_t* text)
     bint copy8_4 "fastemit_copy8_4" (char* out, const uint32_t* text)
@@ -275,18 +293,18 @@ cdef extern from * nogil:
 
 
 cdef enum:
-    # A string of fewer characters is written without a look at the room that is left.
+    # A shorter string is written without a check of the room that is left.
     TEXT_STEP = 16
-    # Most bytes that are written from one look to the next: so many characters of 6 bytes each, two quotes, and what is
-    # copied too much.
+    # Most bytes that are written from one check to the next: this many characters of 6 bytes each, two quotes, and the
+    # bytes that are copied beyond the end.
     TEXT_MARGIN = 6 * TEXT_STEP + 2 + 64
 
 
 cdef inline char* text_end(char* out, const uint8_t* end, Py_ssize_t length) noexcept nogil:
     """The last characters of an ASCII string, fewer than 16.
 
-    The 16 bytes before `end` may begin in the string's header, which is in front of the characters and longer than
-    that; so nothing outside of the string's memory is read.
+    The 16 bytes before `end` may begin in the string's header. The header is in front of the characters and longer than
+    16 bytes, so nothing outside the string's memory is read.
     """
     if plain_end(end, length):
         copy_end(out, end, length)
@@ -298,9 +316,9 @@ cdef inline char* text_end(char* out, const uint8_t* end, Py_ssize_t length) noe
 
 
 cdef inline char* text_block(char* out, const uint8_t* text) noexcept nogil:
-    """16 characters below 0x100; 16 more have to be there behind them.
+    """16 characters below 0x100. There must be 16 more behind them.
 
-    Where the next block begins does not depend on what is found in this one, so a processor works on several at once.
+    The start of the next block does not depend on the content of this one, so a processor works on several at once.
     """
     cdef int run = run16(out, text)
     cdef int i
@@ -365,11 +383,17 @@ cdef inline char* text_ascii(char* out, const char* limit, const uint8_t* text, 
     return text_latin(out, limit, text, end - text)
 
 
-cdef inline char* text_2byte(char* out, const char* limit, const uint16_t* text, Py_ssize_t length) noexcept nogil:
-    """A string of characters below 0x10000. NULL for a lone surrogate, and when there is no room for it."""
-    cdef const uint16_t* end = text + length
-    cdef const uint16_t* stop
-    cdef int i
+# The width of the characters of a string, if at least one of them is 256 or above.
+ctypedef fused Wide:
+    uint16_t
+    uint32_t
+
+
+cdef inline char* text_chars(char* out, const char* limit, const Wide* text, Py_ssize_t length) noexcept nogil:
+    """A string of wide characters. NULL for a lone surrogate, and when there is no room for it."""
+    cdef const Wide* end = text + length
+    cdef const Wide* stop
+    cdef bint copied
     cdef uint32_t c
     while text < end:
         if out > limit:
@@ -377,42 +401,21 @@ cdef inline char* text_2byte(char* out, const char* limit, const uint16_t* text,
         stop = text + 8
         if stop > end:
             stop = end
-        elif copy8_2(out, text):
-            out += 8
-            text += 8
-            continue
-        elif two_at_most(text):
-            for i in range(8):
-                out = form(out, text[i])
-            text += 8
-            continue
-        while text < stop:
-            c = text[0]
-            text += 1
-            if c < 0x800:
-                out = form(out, c)
-            elif 0xD800 <= c < 0xE000:
-                return NULL
+        else:
+            if Wide is uint16_t:
+                copied = copy8_2(out, text)
             else:
-                out = three(out, c)
-    return out
-
-
-cdef inline char* text_4byte(char* out, const char* limit, const uint32_t* text, Py_ssize_t length) noexcept nogil:
-    """A string of any characters. NULL for a lone surrogate, and when there is no room for it."""
-    cdef const uint32_t* end = text + length
-    cdef const uint32_t* stop
-    cdef uint32_t c
-    while text < end:
-        if out > limit:
-            return NULL
-        stop = text + 8
-        if stop > end:
-            stop = end
-        elif copy8_4(out, text):
-            out += 8
-            text += 8
-            continue
+                copied = copy8_4(out, text)
+            if copied:
+                out += 8
+                text += 8
+                continue
+            if Wide is uint16_t:
+                if two_at_most(text):
+                    while text < stop:
+                        out = form(out, text[0])
+                        text += 1
+                    continue
         while text < stop:
             c = text[0]
             text += 1
@@ -432,7 +435,7 @@ cdef inline char* text_wide(char* out, const char* limit, PyObject* text) noexce
     cdef Py_ssize_t length
     cdef const void* data
     cdef int kind
-    # First of all: the length of one that is not ready may not be asked for.
+    # This comes first, because the length of a string that is not ready may not be read.
     if not is_ready(text):
         return NULL
     length = PyUnicode_GET_LENGTH(text)
@@ -443,14 +446,14 @@ cdef inline char* text_wide(char* out, const char* limit, PyObject* text) noexce
     if kind == PyUnicode_1BYTE_KIND:
         return text_latin(out, limit, <const uint8_t*> data, length)
     if kind == PyUnicode_2BYTE_KIND:
-        return text_2byte(out, limit, <const uint16_t*> data, length)
-    return text_4byte(out, limit, <const uint32_t*> data, length)
+        return text_chars[uint16_t](out, limit, <const uint16_t*> data, length)
+    return text_chars[uint32_t](out, limit, <const uint32_t*> data, length)
 
 
 cdef inline char* text_string(char* out, const char* limit, PyObject* text) noexcept:
-    """A string between quotes, or NULL as above.
+    """A string between quotes. NULL in the same cases as above.
 
-    Looks at the room that is left only when the string has 16 characters or more, or is not ASCII.
+    It checks the room that is left only when the string has 16 characters or more, or is not ASCII.
     """
     cdef Py_ssize_t length
     out[0] = b'"'

@@ -1,24 +1,23 @@
-"""The settings of an emitter, kept until `Snowplow.create_tracker` makes one of them."""
+"""The settings of an emitter, kept until `Snowplow.create_tracker` makes an emitter from them."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
-from functools import partial
-from typing import Any, Generic, TypeVar, get_args, overload
+from collections.abc import Mapping
+from typing import Any, Generic, TypeVar, overload
 
-from fastemit._buffer import MAX_REQUEST_BYTES, MIN_REQUEST_BYTES
-from fastemit._settings import checks
+from fastemit import _native as _native
+from fastemit._settings import RULES, checked, checks
 from fastemit.event_store import EventStore
 from fastemit.stats import logger
-from fastemit.typing import FailureCallback, Overflow, RequestTimeout, SuccessCallback
+from fastemit.typing import FailureCallback, LostCallback, Overflow, RequestTimeout, SuccessCallback
 
-#: `EventStore` and the types of callbacks are what `snowplow_tracker.emitter_configuration` has, too.
+#: `EventStore` and the types of callbacks are here because `snowplow_tracker.emitter_configuration` has them, too.
 __all__ = ["EmitterConfiguration", "EventStore", "FailureCallback", "SuccessCallback"]
 
 T = TypeVar("T")
 
-#: What `snowplow_tracker.EmitterConfiguration` has; whatever has all of these can be given in its place.
+#: The attributes of `snowplow_tracker.EmitterConfiguration`. An object with all of these can be given in its place.
 REFERENCE_SETTINGS = (
     "batch_size",
     "on_success",
@@ -30,23 +29,12 @@ REFERENCE_SETTINGS = (
     "event_store",
     "session",
 )
-SETTINGS = (
-    *REFERENCE_SETTINGS,
-    "max_retry_delay_seconds",
-    "overflow",
-    "max_buffer_bytes",
-    "max_request_bytes",
-    "shutdown_timeout",
-    "background",
-    "flush_interval",
-    "headers",
-    "ca_certs",
-    "pool_manager",
-)
+#: All that an emitter can be made with.
+SETTINGS = tuple(RULES)
 
 
 def arguments_of(configuration: object) -> dict[str, Any]:
-    """The keyword arguments for `Emitter` in a configuration, ours or the reference's: those that were set."""
+    """The keyword arguments for `Emitter` that were set in a configuration, which may be snowplow_tracker's."""
     found = {name: getattr(configuration, name, None) for name in SETTINGS}
     if found["custom_retry_codes"] == {}:
         found["custom_retry_codes"] = None
@@ -54,10 +42,9 @@ def arguments_of(configuration: object) -> dict[str, Any]:
 
 
 class _Setting(Generic[T]):
-    """A property that is checked when it is set; None, which leaves it to the emitter, is always allowed."""
+    """A property that is checked when it is set. None is always allowed, and leaves the setting to the emitter."""
 
-    def __init__(self, check: Callable[[str, Any], object], doc: str) -> None:
-        self._check = check
+    def __init__(self, doc: str) -> None:
         self.__doc__ = doc
 
     def __set_name__(self, owner: type, name: str) -> None:
@@ -75,21 +62,21 @@ class _Setting(Generic[T]):
 
     def __set__(self, configuration: EmitterConfiguration, value: T | None) -> None:
         if value is not None:
-            self._check(self._name, value)
+            checked(self._name, value)
         configuration.__dict__[self._name] = value
 
 
 class EmitterConfiguration:
     """Settings for the emitter inside a tracker that `Snowplow.create_tracker` makes.
 
-    The positional parameters are those of `snowplow_tracker.EmitterConfiguration`, in its order; what follows `*` is
-    the rest of `Emitter`'s. Each is also a property that can be assigned. None, the default of all, leaves a setting
-    to the emitter: see `Emitter` for what each means, its unit and its default.
+    The positional parameters are those of `snowplow_tracker.EmitterConfiguration`, in the same order. The others, after
+    `*`, are the rest of `Emitter`'s. Each is also a property that can be assigned. The default of all is None, which
+    leaves the setting to the emitter. `Emitter` says what each one means, its unit and its default.
 
     Raises:
         TypeError, ValueError: at construction and at assignment, naming the setting, the value and what is allowed.
 
-    Thread safety: none of its own; a configuration is read once, by `create_tracker`, and can be used again.
+    Thread safety: none. `create_tracker` reads a configuration once, and it can be used again.
     """
 
     @checks.renamed(buffer_size="batch_size")
@@ -115,6 +102,9 @@ class EmitterConfiguration:
         headers: Mapping[str, str] | None = None,
         ca_certs: str | os.PathLike[str] | None = None,
         pool_manager: Any = None,
+        spool: str | os.PathLike[str] | None = None,
+        spool_sync: float | None = None,
+        on_lost: LostCallback | None = None,
     ) -> None:
         self.batch_size = batch_size
         self.on_success = on_success
@@ -135,49 +125,32 @@ class EmitterConfiguration:
         self.headers = headers
         self.ca_certs = ca_certs
         self.pool_manager = pool_manager
+        self.spool = spool
+        self.spool_sync = spool_sync
+        self.on_lost = on_lost
 
-    batch_size: _Setting[int] = _Setting(checks.integer, "Queued events at which sending starts.")
-    on_success: _Setting[SuccessCallback] = _Setting(
-        checks.callback, "Called with the events of each request answered 2xx."
-    )
+    batch_size: _Setting[int] = _Setting("Queued events at which sending starts.")
+    on_success: _Setting[SuccessCallback] = _Setting("Called with the events of each request answered 2xx.")
     on_failure: _Setting[FailureCallback] = _Setting(
-        checks.callback, "Called with the number sent and the list of events that were not, after each failure."
+        "Called with the number sent and the list of events that were not, after each failure."
     )
-    byte_limit: _Setting[int] = _Setting(checks.integer, "Queued bytes at which sending starts.")
-    request_timeout: _Setting[RequestTimeout] = _Setting(checks.timeout_pair, "Seconds, or a (connect, read) pair.")
-    buffer_capacity: _Setting[int] = _Setting(checks.integer, "Most events queued and in flight together.")
-    event_store: _Setting[EventStore] = _Setting(
-        partial(
-            checks.has_methods,
-            methods=("add_event", "get_events_batch", "cleanup", "size"),
-            allowed="None or an object with the methods add_event, get_events_batch, cleanup and size",
-        ),
-        "A store of the user's own.",
-    )
-    session: _Setting[Any] = _Setting(
-        partial(checks.has_methods, methods=("post", "get"), allowed="None or a requests.Session"),
-        "A `requests.Session` to send through.",
-    )
-    max_retry_delay_seconds: _Setting[float] = _Setting(checks.seconds, "Longest time between attempts after failures.")
-    overflow: _Setting[Overflow] = _Setting(
-        partial(checks.one_of, choices=get_args(Overflow)), "What `input` does when the buffer is full."
-    )
-    max_buffer_bytes: _Setting[int] = _Setting(
-        partial(checks.integer, least=MIN_REQUEST_BYTES), "Most bytes queued and in flight together."
-    )
-    max_request_bytes: _Setting[int] = _Setting(
-        partial(checks.integer, least=MIN_REQUEST_BYTES, most=MAX_REQUEST_BYTES), "Most bytes of one request body."
-    )
-    shutdown_timeout: _Setting[float] = _Setting(
-        partial(checks.seconds, zero=True), "Seconds that `close` and the end of the process may take."
-    )
-    background: _Setting[bool] = _Setting(checks.boolean, "False to start no thread and send in the thread that calls.")
-    flush_interval: _Setting[float] = _Setting(checks.seconds, "Seconds between automatic flushes.")
-    ca_certs: _Setting[str | os.PathLike[str]] = _Setting(checks.path, "Certificate authorities: a file or directory.")
-    pool_manager: _Setting[Any] = _Setting(
-        partial(checks.has_methods, methods=("urlopen", "clear"), allowed="None or a urllib3.PoolManager"),
-        "A `urllib3.PoolManager` to send through.",
-    )
+    byte_limit: _Setting[int] = _Setting("Queued bytes at which sending starts.")
+    request_timeout: _Setting[RequestTimeout] = _Setting("Seconds, or a (connect, read) pair.")
+    buffer_capacity: _Setting[int] = _Setting("Most events queued and in flight together.")
+    event_store: _Setting[EventStore] = _Setting("A store of the user's own.")
+    session: _Setting[Any] = _Setting("A `requests.Session` to send through.")
+    max_retry_delay_seconds: _Setting[float] = _Setting("Longest time between attempts after failures.")
+    overflow: _Setting[Overflow] = _Setting("What `input` does when the buffer is full.")
+    max_buffer_bytes: _Setting[int] = _Setting("Most bytes queued and in flight together.")
+    max_request_bytes: _Setting[int] = _Setting("Most bytes of one request body.")
+    shutdown_timeout: _Setting[float] = _Setting("Seconds that `close` and the end of the process may take.")
+    background: _Setting[bool] = _Setting("False to start no thread and send in the thread that calls.")
+    flush_interval: _Setting[float] = _Setting("Seconds between automatic flushes.")
+    ca_certs: _Setting[str | os.PathLike[str]] = _Setting("Certificate authorities: a file or directory.")
+    pool_manager: _Setting[Any] = _Setting("A `urllib3.PoolManager` to send through.")
+    spool: _Setting[str | os.PathLike[str]] = _Setting("A directory in which events are kept.")
+    spool_sync: _Setting[float] = _Setting("Seconds from one writing of the disk to the next.")
+    on_lost: _Setting[LostCallback] = _Setting("Called with a reason and a list of events that are never sent.")
 
     @property
     def custom_retry_codes(self) -> dict[int, bool]:
@@ -186,7 +159,7 @@ class EmitterConfiguration:
 
     @custom_retry_codes.setter
     def custom_retry_codes(self, value: Mapping[int, bool] | None) -> None:
-        self._custom_retry_codes = checks.retry_codes("custom_retry_codes", value)
+        self._custom_retry_codes: dict[int, bool] = checked("custom_retry_codes", value)
 
     @property
     def headers(self) -> dict[str, str] | None:
@@ -195,17 +168,18 @@ class EmitterConfiguration:
 
     @headers.setter
     def headers(self, value: Mapping[str, str] | None) -> None:
-        self._headers = None if value is None else checks.headers("headers", value)
+        self._headers = None if value is None else checked("headers", value)
 
     def set_retry_code(self, status_code: int, retry: bool = True) -> bool:
         """Have events sent again (True), or dropped (False), after an answer with this status.
 
         Returns:
-            Whether the rule was taken. What is not is logged: a status outside 100 to 599, one of 200 to 299 (which
-            are always a success), or a value of another type. As in the reference, nothing is raised.
+            Whether the rule was taken. Some are not: a status outside 100 to 599, a status of 200 to 299 (which is
+            always a success), and a value of another type. These are logged, and nothing is raised, as in
+            snowplow_tracker.
         """
         try:
-            rule = checks.retry_codes("custom_retry_codes", {status_code: retry})
+            rule = checked("custom_retry_codes", {status_code: retry})
         except (TypeError, ValueError) as error:
             logger.warning("set_retry_code changed nothing: %s", error)
             return False

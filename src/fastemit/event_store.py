@@ -1,4 +1,4 @@
-"""Event stores: the protocol, and the default one, which is the native buffer under the reference's names."""
+"""Event stores: the protocol, and the default store, which is the native buffer with snowplow_tracker's names."""
 
 from __future__ import annotations
 
@@ -7,33 +7,36 @@ import sys
 import threading
 from typing import Any, NoReturn, Protocol, runtime_checkable
 
-from fastemit._buffer import Batch, EventBuffer, KeptEvent, refuse_copy
-from fastemit._settings import checks
+from fastemit import _native as _native
+from fastemit._batch import Batch
+from fastemit._buffer import EventBuffer
+from fastemit._encode import KeptEvent
+from fastemit._settings import DEFAULT_BUFFER_CAPACITY, checks
+from fastemit._system import refuse_copy
 from fastemit.stats import logger as fastemit_logger
 from fastemit.typing import PayloadDict, PayloadDictList
 
 __all__ = ["EventStore", "InMemoryEventStore", "PayloadDict", "PayloadDictList"]
 
-DEFAULT_BUFFER_CAPACITY = 10_000
-#: A request of this size is the unit in which the buffer allocates.
+#: The buffer allocates memory in pieces for a request of this size.
 _SEGMENT_BYTES = 1_000_000
 
 
 class StoredEvents(list[PayloadDict]):
-    """A look at the events of a store. A list, but what would change it raises, since the store would not notice."""
+    """A copy of the events of a store. It is a list that cannot be changed, because the store would not notice."""
 
     def _refuse(self, *_: object, **__: object) -> NoReturn:
         raise TypeError(
-            "event_buffer is a copy, so to change it would change nothing: add events by input() of the emitter or "
-            "add_event() of the store; remove them by get_events_batch() and then cleanup(events, False); for a list "
-            "of your own write list(event_buffer)"
+            "event_buffer is a copy, and to change it would not change the store. Add events by input() of the emitter "
+            "or add_event() of the store. Remove them by get_events_batch() and then cleanup(events, False). For your "
+            "own list write list(event_buffer)"
         )
 
     append = extend = insert = remove = pop = clear = sort = reverse = _refuse
     __setitem__ = __delitem__ = __iadd__ = __imul__ = _refuse
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # A copy of it, and what comes out of a pickle, is a list as any other.
+        # A copy or a pickle of it is an ordinary list.
         return list, (list(self),)
 
 
@@ -41,13 +44,13 @@ class StoredEvents(list[PayloadDict]):
 class EventStore(Protocol):
     """What an object must have to be given to an emitter as its `event_store`.
 
-    The emitter holds one lock, which is its own, around each call, and has one batch out at a time. What a method
-    raises is logged: of `add_event`, the event is dropped; the others are called again after a second, `cleanup` with
-    the same events and before more are taken. An attribute `buffer_capacity` says how many events it takes.
+    The emitter holds its own lock around each call, and has one batch out at a time. What a method raises is logged. If
+    `add_event` raises, the event is dropped. The other methods are called again after a second. `cleanup` then gets the
+    same events, and before that no batch is taken. An attribute `buffer_capacity` says how many events the store takes.
     """
 
     def add_event(self, payload: PayloadDict) -> bool:
-        """Store an event. False, and nothing else, says that it was refused."""
+        """Store an event. False says that the event was refused; any other value says that it is stored."""
         ...
 
     def get_events_batch(self) -> PayloadDictList:
@@ -55,13 +58,13 @@ class EventStore(Protocol):
         ...
 
     def cleanup(self, batch: PayloadDictList, need_retry: bool) -> None:
-        """Forget events that were sent or rejected; with `need_retry`, have them handed out again."""
+        """Forget events that were sent or rejected. With `need_retry` they must be handed out again."""
         ...
 
     def size(self) -> int:
-        """How many events are stored and not handed out, those that wait for something included.
+        """How many events are stored and not handed out, including those that cannot be handed out yet.
 
-        When it says none, and `get_events_batch` gives none, what the store had taken is counted as dropped.
+        If it returns 0 and `get_events_batch` returns none, the events that the store had taken count as dropped.
         """
         ...
 
@@ -74,13 +77,14 @@ class EventStore(Protocol):
 class InMemoryEventStore:
     """Events in the native buffer: the default store of an emitter.
 
-    An emitter that is given one works on its buffer directly. Used by itself it takes and gives dicts: events that
-    were handed out count against the capacity until `cleanup` has been told of them, and go back to their place.
+    An emitter that is given one uses its buffer directly. Without an emitter the store takes and returns dicts. Events
+    that were handed out count against the capacity until `cleanup` gets them. With `need_retry` they go back to their
+    place.
 
     Thread safety: every method may be called from any thread.
 
     Args:
-        logger: is told when an event is dropped; None for fastemit's.
+        logger: logs dropped events; None for fastemit's.
         buffer_capacity: most events stored and handed out together. Default 10,000.
     """
 
@@ -96,7 +100,7 @@ class InMemoryEventStore:
             raise TypeError(f"logger must be a logging.Logger or None, not {type(logger).__name__} {logger!r}")
         self.logger: logging.Logger = fastemit_logger if logger is None else logger
         self._lock = threading.RLock()
-        # What was handed out, by the identity of the dict; the dict is kept so that the identity stays its own.
+        # What was handed out, by the id of the dict. The dict is kept, so that no other object gets its id.
         self._out: dict[int, tuple[PayloadDict, Batch]] = {}
         self._emitters = False
         self._buffer = EventBuffer(capacity, sys.maxsize, _SEGMENT_BYTES, 1, keep=True)
@@ -105,7 +109,7 @@ class InMemoryEventStore:
 
     @classmethod
     def over(cls, buffer: EventBuffer) -> InMemoryEventStore:
-        """The store that an emitter without one of the user's shows."""
+        """Make the store that an emitter shows if the user gave none."""
         store = cls.__new__(cls)
         store.logger = fastemit_logger
         store._lock = threading.RLock()
@@ -114,19 +118,20 @@ class InMemoryEventStore:
         store._buffer = buffer
         return store
 
-    def use(self, buffer: EventBuffer, instead_of: object = None) -> bool:
-        """Become the face of an emitter's buffer, with the events stored so far. False if it is another's already.
+    def use(self, buffer: EventBuffer, lost: list[PayloadDict], instead_of: object = None) -> bool:
+        """Use an emitter's buffer from now on, and put the stored events into it. False if another emitter uses this.
 
         Args:
-            buffer: the emitter's.
-            instead_of: the one that the same emitter had before it was initialised again.
+            buffer: the emitter's buffer.
+            lost: gets the events for which that has no room.
+            instead_of: the buffer that the same emitter had before `__init__` was called again.
         """
         with self._lock:
             if self._emitters and self._buffer is not instead_of:
                 return False
             stored = self.get_events_batch()
             for _, taken in self._out.values():
-                taken.dropped("overflow")  # out of a buffer whose counters nobody reads any more
+                taken.dropped("overflow")  # removes it from the old buffer, whose counters nobody reads any more
             self._emitters = True
             self._buffer = buffer
             self._out.clear()
@@ -134,6 +139,7 @@ class InMemoryEventStore:
                 if not isinstance(buffer.append(event), int):
                     buffer.count_dropped("overflow")
                     self.logger.error("Event buffer is full, dropping event.")
+                    lost.append(event)
             return True
 
     @property
@@ -143,14 +149,15 @@ class InMemoryEventStore:
 
     @property
     def event_buffer(self) -> PayloadDictList:
-        """The stored events, oldest first: a copy, made at each look. It cannot be changed; `list()` of it can."""
+        """A new copy of the stored events, oldest first. It cannot be changed, but `list()` of it can."""
         return StoredEvents(_without_stm(event) for event in self._buffer.snapshot())
 
     def size(self) -> int:
         return self._buffer.queued_events
 
     def add_event(self, payload: PayloadDict) -> bool:
-        # What was put in comes out, not its strings. One copy for both, since another thread may change the payload.
+        # The values that were put in come out again, not the strings made from them. The event is encoded from the copy
+        # that is kept, because another thread may change the payload.
         mapping = hasattr(payload, "keys") and not isinstance(payload, type)
         own = dict(payload) if mapping and not self._emitters else None
         event: Any = self._buffer.prepare(payload if own is None else own)
@@ -164,7 +171,7 @@ class InMemoryEventStore:
     def get_events_batch(self) -> PayloadDictList:
         events: PayloadDictList = []
         with self._lock:
-            # One by one, so that each can be cleaned up by itself.
+            # Taken one by one, so that each event can be cleaned up separately.
             while (batch := self._buffer.take(1, 1)) is not None:
                 event = _without_stm(batch.decode()[0])
                 self._out[id(event)] = event, batch

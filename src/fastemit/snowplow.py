@@ -1,4 +1,4 @@
-"""`Snowplow`: trackers by namespace, as `snowplow_tracker.Snowplow`, with fastemit's tracker and emitter inside.
+"""`Snowplow`: trackers by namespace, like `snowplow_tracker.Snowplow`, but with fastemit's tracker and emitter.
 
 Importing this module imports snowplow_tracker.
 """
@@ -11,7 +11,7 @@ from fastemit.stats import logger
 from fastemit.tracker import Tracker
 from fastemit.typing import Method
 
-# After `fastemit.tracker`, which sees to what this import would do to the log, and to its absence.
+# Imported after `fastemit.tracker`, which keeps this import from changing the log, and says what to install without it.
 from snowplow_tracker.emitter_configuration import EmitterConfiguration as ReferenceConfiguration  # isort: skip
 from snowplow_tracker.snowplow import Snowplow as ReferenceSnowplow  # isort: skip
 from snowplow_tracker.subject import Subject  # isort: skip
@@ -21,13 +21,13 @@ from snowplow_tracker.tracker_configuration import TrackerConfiguration  # isort
 __all__ = ["Emitter", "EmitterConfiguration", "Method", "Snowplow", "Tracker", "TrackerConfiguration", "logger"]
 
 _TRACKER_SETTINGS = ("encode_base64", "json_encoder")
-#: The trackers, should a later version of snowplow_tracker keep its own in another way.
+#: The trackers, for a later version of snowplow_tracker that keeps its own in another way.
 _own_trackers: dict[str, ReferenceTracker] = {}
 
 
 def _trackers() -> dict[str, ReferenceTracker]:
     """The trackers by namespace. They are those of `snowplow_tracker.Snowplow`, so that either class finds them all."""
-    # Looked up at each call, since its `reset` makes a new dict.
+    # Looked up at each call, because its `reset` makes a new dict.
     shared = getattr(ReferenceSnowplow, "_trackers", None)
     return shared if isinstance(shared, dict) else _own_trackers
 
@@ -35,11 +35,11 @@ def _trackers() -> dict[str, ReferenceTracker]:
 class Snowplow:
     """The trackers of this process, by namespace: the same ones that `snowplow_tracker.Snowplow` has.
 
-    A program may use both classes: a tracker that one of them has made is found, removed and reset by the other, and a
-    namespace is taken in both.
+    A program may use both classes. Each of them finds, removes and resets the trackers of the other, and a namespace
+    that is taken in one is taken in both.
 
-    Thread safety: every method may be called from any thread. There is no lock, which a fork could leave locked in
-    the child: each method changes the registry by one operation of a dict, which is atomic.
+    Thread safety: every method may be called from any thread. Each method changes the registry by one operation of a
+    dict, which is atomic. There is no lock, because a fork could leave it locked in the child.
     """
 
     @staticmethod
@@ -88,17 +88,18 @@ class Snowplow:
     def add_tracker(cls, tracker: ReferenceTracker) -> ReferenceTracker:
         """Register a tracker under its namespace, and return it.
 
-        Any `snowplow_tracker.Tracker` will do. What is none is logged, and None is returned, as by snowplow_tracker.
+        Any `snowplow_tracker.Tracker` may be given. Anything else is logged, and None is returned, as in
+        snowplow_tracker.
 
         Raises:
-            TypeError: there is a tracker with this namespace, whichever of the two classes it came by.
+            TypeError: one of the two classes has a tracker with this namespace.
         """
         if not isinstance(tracker, ReferenceTracker):
             logger.info("Tracker not provided.")
             return None
         namespace = tracker.get_namespace()
         trackers = _trackers()
-        # The second half is for threads that come at once: one of them is first.
+        # The second half decides between threads that come at the same time: one of them is first.
         if namespace in trackers or trackers.setdefault(namespace, tracker) is not tracker:
             raise TypeError(f"Tracker with this namespace already exists: {namespace!r}")
         logger.info("Tracker with namespace: '%s' added to Snowplow", namespace)

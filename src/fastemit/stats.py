@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
+from fastemit import _native as _native
 from fastemit._signals import guarded
 from fastemit._time import monotonic
 
@@ -21,12 +22,12 @@ logger.addHandler(logging.NullHandler())
 
 
 def say(level: int, text: str, *arguments: object, **options: Any) -> None:
-    """Log a line. What a filter or handler of the user's raises must not end the sending."""
+    """Log a line. An error in the user's filter or handler must not end the sending."""
     guarded(lambda: logger.log(level, text, *arguments, **options), lambda _: None)
 
 
 def described(error: BaseException) -> str:
-    """An exception in a line, also one that cannot describe itself."""
+    """An exception as one line, even if its `__str__` raises."""
     try:
         return f"{type(error).__name__}: {error}"
     except Exception:  # noqa: BLE001 - its __str__ may raise anything
@@ -34,33 +35,34 @@ def described(error: BaseException) -> str:
 
 
 def described_without_secrets(error: BaseException) -> str:
-    """An exception of a request, in a line. A `ValueError` quotes what it was given: a header, a proxy's address."""
+    """An exception of a request as one line. Of a `ValueError` only the name, because its text may hold a secret."""
     return type(error).__name__ if isinstance(error, ValueError) else described(error)
 
 
 @dataclass(frozen=True)
 class EmitterStats:
-    """One consistent look at an emitter, counted since it was made, or since the fork in a forked child.
+    """The counters of an emitter at one point in time, since it was made, or since the fork in a forked child.
 
     Every event given to `input` is in exactly one of `sent_events`, `dropped_events`, `queued_events` and
-    `in_flight_events`; the four add up to the number of calls of `input` that returned. (Events that were handed to
-    `send_events`, failed, and are kept count as given to `input`; one that `on_failure` gives back although it is kept
-    does not.)
+    `in_flight_events`. The four add up to the number of calls of `input` that returned. Two more kinds count as given
+    to `input`: `recovered_events`, and events that were handed to `send_events`, failed, and are kept. An event that
+    `on_failure` gives back although it is kept does not count again.
 
     Attributes:
-        queued_events: accepted and waiting, those kept after a failure included.
-        queued_bytes: what they take in request bodies, `stm` and comma included.
+        queued_events: accepted and waiting, including those that are kept after a failure.
+        queued_bytes: the bytes of these events in request bodies, with `stm` and comma.
         in_flight_events: in a request whose outcome is not known yet.
         sent_events: answered with a 2xx status.
-        sent_bytes: what these took in request bodies.
-        requests: requests made, each attempt counted.
-        failed_requests: those without an answer, or with one that is not 2xx.
-        retried_events: events kept after a failed request, counted at each attempt.
-        dropped_events: by reason: `overflow` (no room), `rejected` (by the collector), `oversize` (too large to be
-            held, or larger than a request and answered with a failure), `closed` (given in after `close`).
-        retry_delay: seconds of the backoff that runs, 0 when none does.
+        sent_bytes: the bytes of these events in request bodies.
+        requests: requests made; each attempt counts.
+        failed_requests: requests without an answer, or with an answer that is not 2xx.
+        retried_events: events kept after a failed request; each attempt counts.
+        dropped_events: by reason: `overflow` (no room), `rejected` (by the collector), `oversize` (too large for the
+            buffer, or larger than a request and answered with a failure), `closed` (given in after `close`).
+        retry_delay: seconds of the backoff that runs; 0 if none does.
         last_status: HTTP status of the last request that was answered, or None.
         last_error: what went wrong with the last failed request, or None.
+        recovered_events: events of dead processes that were taken over from a spool.
     """
 
     queued_events: int
@@ -75,12 +77,13 @@ class EmitterStats:
     retry_delay: float
     last_status: int | None
     last_error: str | None
+    recovered_events: int = 0
 
 
 class _Kind:
-    """Lines of one kind: how many were counted and told of, and when the last was written.
+    """The lines of one kind: how many were counted, how many were logged, and when the last one was written.
 
-    Counting is one step that no thread, signal handler or finalizer can come between, without a lock.
+    To count is one step, which no thread, signal handler or finalizer can interrupt. So it needs no lock.
     """
 
     def __init__(self) -> None:
@@ -105,7 +108,7 @@ class _Kind:
         return total - told
 
     def stands_for(self, count: int) -> str:
-        """What the next line says of how many it stands for."""
+        """The text that says for how many the next line stands."""
         if self.last > -math.inf:
             return f" ({count} since the last such line)"
         return f" ({count} so far)" if count > 1 else ""
@@ -114,17 +117,17 @@ class _Kind:
 class ThrottledLog:
     """WARNING lines, at most one of a kind in an interval, each with the number that it stands for.
 
-    What is held back is written by a call of `write` at `due_at` or later: there is no thread here. What nobody has
-    written by then is written at the end of the process.
+    There is no thread here. A line that is held back is written by a call of `write` at `due_at` or later, or else at
+    the end of the process.
 
-    Thread safety: any thread may call anything, with whatever locks it holds: who finds another thread at writing
-    leaves its count and goes on, so that nobody waits here. Threads that drop at full speed are here all the time, so
-    counting is a step of its own that leaves nothing behind for others to do.
+    Thread safety: any thread may call anything, whatever locks it holds, because nobody waits here. A thread that finds
+    another one writing only counts, and goes on. Threads that drop events at full speed count all the time, so to count
+    is a step of its own, which leaves no work for others.
 
     Args:
         interval: seconds between two lines of the same kind.
         clock: a monotonic clock, in seconds.
-        wake: called when something is held back, so that somebody looks at `due_at`.
+        wake: called when a line is held back, so that somebody looks at `due_at`.
     """
 
     def __init__(
@@ -140,22 +143,22 @@ class ThrottledLog:
         self._kinds: dict[str, _Kind] = {}
 
     def add(self, kind: str, detail: str, count: int = 1) -> None:
-        """Report `count` of `kind`; `detail` says what the latest was."""
+        """Log that there were `count` more of `kind`. `detail` describes the last one."""
         if self.note(kind, detail, count) and not self.write():
-            # The thread that writes may have looked at this kind before it was counted.
+            # The thread that writes may have looked at this kind before this call counted.
             self._hold_back()
 
     def note(self, kind: str, detail: str, count: int = 1) -> bool:
-        """Count without writing, for those who hold a lock; whether there is something to `write`.
+        """Count, but do not write, for callers that hold a lock. Returns whether there is something to `write`.
 
-        A handler of the user's may wait for such a lock: one that tracks events, in another thread.
+        A user's log handler may wait for such a lock, if it tracks events in another thread.
         """
         entry = self._kinds.get(kind)
         if entry is None:
             entry = self._kinds.setdefault(kind, _Kind())
         entry.detail = detail
         entry.count(count)
-        # After counting: who looks sets this to False before the look, so nothing is counted and forgotten.
+        # Set after counting. Whoever looks sets it to False before the look, so nothing that was counted is forgotten.
         first = not entry.held
         if first:
             entry.held = True
@@ -166,28 +169,28 @@ class ThrottledLog:
         return False
 
     def due_at(self) -> float:
-        """When something that is held back may be written, by the clock; infinity when nothing is."""
+        """When a line that is held back may be written, by the clock; infinity if none is."""
         if not self._kinds:
-            # Asked twice for each request, and most emitters never have anything to tell.
+            # This is asked twice for each request, and most emitters never have anything to log.
             return math.inf
         last = min((entry.last for entry in self._kinds.copy().values() if entry.held), default=math.inf)
         if last < math.inf and self._busy.locked():
-            # Another thread is writing. Or a signal handler's exception came between the lock and its release: then
-            # nothing is written any more, and whoever waits for that must not do so in a busy loop.
+            # Another thread is writing. Or a signal handler raised between the lock and its release. Then nothing is
+            # written any more, and whoever waits for that must not do so in a busy loop.
             return self._clock() + min(self.interval, 1.0)
         return last + self.interval
 
     def write(self) -> bool:
-        """Write what may be written by now. False when another thread is writing."""
+        """Write the lines that are due. False if another thread is writing."""
         return not self._kinds or self._write(self.interval)
 
     def flush(self) -> None:
-        """Write what is held back."""
+        """Write all lines that are held back."""
         if self._kinds:
             self._write(0.0)
 
     def forget(self) -> None:
-        """Leave what is held back to the process that this one was forked from."""
+        """Leave the lines that are held back to the parent of this forked process."""
         _held_back.pop(id(self), None)
 
     def _hold_back(self) -> None:
@@ -211,19 +214,19 @@ class ThrottledLog:
         mine = _held_back.pop(id(self), None)
         if mine is not None and any(entry.held for entry in self._kinds.copy().values()):
             _held_back[id(self)] = mine
-        # A handler that tracks events may come back here.
+        # Written without the lock, because a log handler that tracks events may call this again.
         for kind, number, detail in lines:
             say(logging.WARNING, "%s%s: %s", kind, number, detail)
         return True
 
 
-#: Logs that hold something back, and the process that does. Each step on it is one operation of the dict.
+#: Logs that hold lines back, each with its process. Each step on it is one operation of the dict.
 _held_back: Final[dict[int, tuple[int, ThrottledLog]]] = {}
 
 
 def write_what_is_held_back() -> None:
-    """At the end of the process: write what no sender has written, of emitters that are closed, for instance."""
-    # A handler's stream may be closed by now, as those of pytest are. `logging` would print a traceback for each line.
+    """At the end of the process: write the lines that no sender has written, such as those of closed emitters."""
+    # The stream of a log handler may be closed by now, as those of pytest are. `logging` would print a traceback then.
     told, logging.raiseExceptions = logging.raiseExceptions, False
     try:
         for process, log in list(_held_back.values()):
@@ -233,5 +236,5 @@ def write_what_is_held_back() -> None:
         logging.raiseExceptions = told
 
 
-# Later than the end of the emitters, which is registered after this, and earlier than that of `logging`.
+# Runs after the end of the emitters, which is registered later, and before the end of `logging`.
 atexit.register(write_what_is_held_back)

@@ -1,7 +1,7 @@
-"""The words: types that the public interface is written in, under the reference's names.
+"""The types of the public interface, with the names that snowplow_tracker has.
 
-The rest of what `snowplow_tracker.typing` has, which is about the tracker's calls, is here too, so that a program can
-change the import whatever it takes from there.
+The other types of `snowplow_tracker.typing`, which are about the tracker's calls, are here, too. So a program can
+change the import, whichever type it imports from there.
 """
 
 from __future__ import annotations
@@ -20,10 +20,12 @@ RequestTimeout: TypeAlias = float | tuple[float | None, float | None]
 
 SuccessCallback: TypeAlias = Callable[[PayloadDictList], object]
 FailureCallback: TypeAlias = Callable[[int, PayloadDictList], object]
+#: Called with a reason (`overflow`, `rejected`, `oversize`, `closed` or `left`) and the events that are never sent.
+LostCallback: TypeAlias = Callable[[str, PayloadDictList], object]
 
 
 class EmitterProtocol(Protocol):
-    """What the tracker of snowplow-tracker calls on its emitters."""
+    """The methods that snowplow_tracker's tracker calls on its emitters."""
 
     def input(self, payload: PayloadDict) -> None: ...
 
@@ -35,7 +37,7 @@ class EmitterProtocol(Protocol):
 
 
 class RedisProtocol(Protocol):
-    """What the Redis emitter and worker of 0.15 call on their client."""
+    """The methods that the Redis emitter and worker of snowplow_tracker 0.15 call on their client."""
 
     def rpush(self, name: Any, *values: Any) -> int: ...
 
@@ -74,6 +76,7 @@ __all__ = [
     "FormNodeName",
     "HttpProtocol",
     "JsonEncoderFunction",
+    "LostCallback",
     "Method",
     "Overflow",
     "Payload",

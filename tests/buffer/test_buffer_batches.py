@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from fastemit._buffer import MIN_REQUEST_BYTES, Batch, EventBuffer
+from fastemit._batch import Batch
+from fastemit._buffer import MIN_REQUEST_BYTES, EventBuffer
 from tests.support.buffer import (
     OVERHEAD,
     drain,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import orjson
@@ -41,18 +42,35 @@ def test_a_plain_event_is_written_as_orjson_writes_it(payload: dict[str, Any]) -
 
 
 @pytest.mark.parametrize("length", range(20))
-@pytest.mark.parametrize(
-    "special", [chr(code) for code in (*range(0x20), 0x22, 0x5C, 0x7F, 0x80, 0x7FF, 0x800, 0xFFFF, 0x10000)]
-)
-def test_a_special_character_is_found_wherever_it_stands(length: int, special: str) -> None:
-    for at in range(length + 1):
-        payload = {"e": "a" * at + special + "b" * (length - at)}
-        assert written(payload) == expected(payload)
+def test_a_special_character_is_found_wherever_it_stands(length: int) -> None:
+    for special in map(chr, (*range(0x20), 0x22, 0x5C, 0x7F, 0x80, 0x7FF, 0x800, 0xFFFF, 0x10000)):
+        for at in range(length + 1):
+            payload = {"e": "a" * at + special + "b" * (length - at)}
+            assert written(payload) == expected(payload)
 
 
 @pytest.mark.parametrize("number", [0, -1, 9, 10, 2**31, 2**63 - 1, -(2**63), 2**63, -(2**63) - 1, 10**30])
 def test_an_int_is_written_as_str_writes_it(number: int) -> None:
     assert written({"n": number}) == expected({"n": number})
+
+
+FLOATS = [
+    *(0.0, -0.0, 12.5, -12.25, 0.1, 100.0, 0.001, 0.0012, 0.00099, 1e-4, 1e-5, 99999.99995, 123456.7891),
+    *(0.1 + 0.2, 1 / 3, 1e10, 9999999999.9999, 9999999999.99999, 1e15, 1e16, 1e22, 5e-324, 1.7976931348623157e308),
+    *(-2.5e-9, 2**53 + 0.0, float("nan"), float("inf"), -float("inf")),
+]
+
+
+@pytest.mark.parametrize("number", FLOATS)
+def test_a_float_is_written_as_str_writes_it(number: float) -> None:
+    assert written({"n": number}) == expected({"n": number})
+
+
+@settings(max_examples=500)
+@given(st.integers(-(10**16), 10**16), st.integers(0, 8))
+def test_a_float_of_few_digits_is_written_as_str_writes_it(digits: int, places: int) -> None:
+    for number in (digits / 10**places, math.nextafter(digits / 10**places, math.inf)):
+        assert written({"n": number}) == expected({"n": number})
 
 
 @pytest.mark.parametrize("size", [1_048_200, 1_048_250, 1_048_576])

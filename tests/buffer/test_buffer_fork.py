@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from fastemit._buffer import Batch, EventBuffer
+from fastemit._batch import Batch
+from fastemit._buffer import EventBuffer
 from tests.support.buffer import drain, in_forked_child, make_buffer, must_take, numbered, numbers, put
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")

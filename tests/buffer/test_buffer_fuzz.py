@@ -13,8 +13,9 @@ from tests.support.buffer_fuzz import fails, fuzz, run, shortened
 def test_the_buffer_and_its_model_agree_on_random_programs() -> None:
     seed = int(os.environ.get("FASTEMIT_FUZZ_SEED") or random.SystemRandom().randrange(2**32))
     print(f"FASTEMIT_FUZZ_SEED={seed}")
-    ran, steps = fuzz(2.0, seed)
-    assert steps > ran > 10
+    # At least so many: under the sanitizers on a busy machine two seconds are few.
+    ran, steps = fuzz(2.0, seed, least=20)
+    assert steps > ran >= 20
 
 
 def test_a_program_does_the_same_again() -> None:

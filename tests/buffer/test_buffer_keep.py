@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from fastemit._buffer import Batch, EventBuffer, KeptEvent
+from fastemit._batch import Batch
+from fastemit._buffer import EventBuffer
+from fastemit._encode import KeptEvent
 from tests.support.buffer import in_forked_child, must_take, numbered, put
 
 

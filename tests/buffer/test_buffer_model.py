@@ -35,9 +35,12 @@ class BufferMachine(RuleBasedStateMachine):
         batch_size=st.sampled_from([1, 5, 1000]),
         byte_limit=st.none() | st.sampled_from([1, 400, 5000]),
         notify=st.sampled_from([NOTIFY_NEVER, NOTIFY_WHEN_DUE, NOTIFY_ALWAYS]),
+        in_files=st.booleans(),
     )
-    def begin(self, bounds: tuple[int, int], batch_size: int, byte_limit: int | None, notify: int) -> None:
-        self.model = Model(bounds, batch_size, byte_limit, notify)
+    def begin(
+        self, bounds: tuple[int, int], batch_size: int, byte_limit: int | None, notify: int, in_files: bool
+    ) -> None:
+        self.model = Model(bounds, batch_size, byte_limit, notify, in_files)
 
     @rule(payload=payloads, starving=st.sampled_from([False, False, False, True]))
     def append_any(self, payload: dict[str, Any], starving: bool) -> None:
@@ -105,6 +108,14 @@ class BufferMachine(RuleBasedStateMachine):
     def look_and_trim(self, keep: int) -> None:
         self.model.look_and_trim(keep)
 
+    @rule(keep=st.none() | st.integers(0, 3))
+    def tend(self, keep: int | None) -> None:
+        self.model.tend(keep)
+
+    @rule()
+    def look_at_what_a_crash_would_leave(self) -> None:
+        self.model.is_left_by_a_crash()
+
     @invariant()
     def agrees(self) -> None:
         self.model.agrees()
@@ -112,7 +123,10 @@ class BufferMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         if hasattr(self, "model"):
-            self.model.finish()
+            try:
+                self.model.finish()
+            finally:
+                self.model.clean_up()
 
 
 BufferMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)
@@ -143,15 +157,24 @@ def walk(model: Model, chance: random.Random, steps: int) -> None:
                 model.note_server_error(index, seal=chance.random() < 0.5)
             else:
                 model.drop_oldest_for(index + 40)
+        elif chance.random() < 0.2:
+            model.tend(chance.choice([None, 0, 1, 2]))
+            model.is_left_by_a_crash()
         if model.kept and chance.random() < 0.2:
             model.let_go_of_view(index)
         model.agrees()
         model.views_of_settled_batches_stay()
 
 
-@pytest.mark.parametrize("bounds", BOUNDS)
+@pytest.mark.parametrize("in_files", [False, True], ids=["heap", "files"])
+@pytest.mark.parametrize(
+    "bounds", [*BOUNDS[:2], *(pytest.param(bounds, marks=pytest.mark.slow) for bounds in BOUNDS[2:])]
+)
 @pytest.mark.parametrize("seed", slow_but([0], range(3)))
-def test_a_long_walk(seed: int, bounds: tuple[int, int]) -> None:
-    model = Model(bounds, 10, 2000, NOTIFY_WHEN_DUE)
-    walk(model, random.Random(seed), 3000)
-    model.finish()
+def test_a_long_walk(seed: int, bounds: tuple[int, int], in_files: bool) -> None:
+    model = Model(bounds, 10, 2000, NOTIFY_WHEN_DUE, in_files)
+    try:
+        walk(model, random.Random(seed), 3000)
+        model.finish()
+    finally:
+        model.clean_up()

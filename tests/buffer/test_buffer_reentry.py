@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
-from fastemit._buffer import NOTIFY_NEVER, Batch, EventBuffer, Intake, KeptEvent
+from fastemit._batch import Batch
+from fastemit._buffer import NOTIFY_NEVER, EventBuffer, Intake
+from fastemit._encode import KeptEvent
 from tests.support.buffer import drain, in_forked_child, make_buffer, must_take, numbered, put
 
 

@@ -13,7 +13,8 @@ from queue import Empty, SimpleQueue
 
 import pytest
 
-from fastemit._buffer import Batch, EventBuffer
+from fastemit._batch import Batch
+from fastemit._buffer import EventBuffer
 from tests.support.buffer import DEADLINE, events_in, make_buffer, run_threads
 
 Inbox = SimpleQueue[None]

@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from fastemit import InMemoryEventStore
-from fastemit._buffer import EventBuffer, KeptEvent
+from fastemit._buffer import EventBuffer
+from fastemit._encode import KeptEvent
 from fastemit.redis.redis_emitter import encode as encode_for_redis
 from tests.support.buffer import make_buffer
 

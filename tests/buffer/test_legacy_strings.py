@@ -11,7 +11,8 @@ from typing import Any
 import orjson
 import pytest
 
-from fastemit._buffer import EventBuffer, KeptEvent
+from fastemit._buffer import EventBuffer
+from fastemit._encode import KeptEvent
 from tests.support.buffer import make_buffer
 
 pytestmark = pytest.mark.skipif(

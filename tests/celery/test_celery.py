@@ -18,17 +18,18 @@ from tests.support.celery_workers import (
     Worker,
     app_of,
     arrived,
-    eventually,
     messages,
+    patiently,
     requested,
     running,
 )
 from tests.support.delivery import numbers, put
+from tests.support.slow import slow
 
 # -- delivery --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("pool", ["prefork", "threads", "gevent"])
+@pytest.mark.parametrize("pool", ["prefork", "threads", slow("gevent")])
 def test_a_worker_of_each_kind_sends_what_an_emitter_hands_over(
     pool: str, worker_of: Callable[[str], Worker], make: MakeEmitter, collector: Collector
 ) -> None:
@@ -111,9 +112,9 @@ def test_neither_events_nor_a_password_are_in_the_log_of_a_worker(
         emitter = make(f"http://ann:swordfish@127.0.0.1:{collector.port}", celery_app=app, **QUICK)
         emitter.input({"secret": "marmalade"})
         emitter.flush()
-        eventually(lambda: "events dropped (rejected): status 400" in worker.log)
-        eventually(lambda: "request failed: status 503" in worker.log)
-        eventually(lambda: "succeeded" in worker.log)
+        patiently(lambda: "events dropped (rejected): status 400" in worker.log)
+        patiently(lambda: "request failed: status 503" in worker.log)
+        patiently(lambda: "succeeded" in worker.log)
     assert "marmalade" not in worker.log
     assert "swordfish" not in worker.log
 
@@ -178,7 +179,7 @@ def test_a_task_that_is_no_batch_is_dropped_and_the_rest_goes_on(
     emitter.flush()
     with running(tmp_path, server.database(6)) as worker:
         collector.wait_for(1, PATIENCE)
-        eventually(lambda: client.llen("celery") == 0 and client.hlen("unacked") == 0)
+        patiently(lambda: client.llen("celery") == 0 and client.hlen("unacked") == 0)
         assert "not a batch of fastemit's" in worker.log
         assert "Retry in" not in worker.log
     assert requested(collector) == [[0]]
@@ -191,7 +192,7 @@ def test_pickle_is_refused_also_where_the_configuration_allows_it(
     more = "accept_content = ['pickle', 'json']\ntask_serializer = 'pickle'\n"
     with running(tmp_path / "worker", broker, more=more) as worker:
         app_of(broker).send_task("fastemit.send", kwargs={"body": "x", "to": {}}, serializer="pickle")
-        eventually(lambda: "ContentDisallowed" in worker.log)
+        patiently(lambda: "ContentDisallowed" in worker.log)
         emitter = make(celery_app=app_of(broker))
         put(emitter)
         emitter.flush()
@@ -226,4 +227,4 @@ def test_an_app_that_runs_tasks_at_once_needs_no_broker(make: MakeEmitter, colle
     emitter.flush()
     assert emitter.stats().queued_events == 3
     collector.wait_for(3, PATIENCE)
-    eventually(lambda: emitter.stats().sent_events == 3)
+    patiently(lambda: emitter.stats().sent_events == 3)

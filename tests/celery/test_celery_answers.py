@@ -16,7 +16,7 @@ from tests.support.celery_workers import (
     Worker,
     app_of,
     arrived,
-    eventually,
+    patiently,
     requested,
     running,
 )
@@ -73,7 +73,7 @@ def test_a_collector_that_is_down_is_waited_for(worker: Worker, make: MakeEmitte
     retries = worker.log.count("Retry in")
     put(emitter, 3)
     emitter.flush()
-    eventually(lambda: worker.log.count("Retry in") >= retries + 2)
+    patiently(lambda: worker.log.count("Retry in") >= retries + 2)
     collector.start()
     collector.wait_for(3, PATIENCE)
     assert arrived(collector) == [0, 1, 2]
@@ -115,9 +115,7 @@ def test_a_single_event_that_is_too_large_is_dropped(worker: Worker, make: MakeE
     assert arrived(collector) == [0, 1, 2, 4, 5]
 
 
-def test_of_a_halved_batch_only_what_was_kept_is_sent_again(
-    worker: Worker, make: MakeEmitter, collector: Collector
-) -> None:
+def test_only_the_kept_half_of_a_batch_is_sent_again(worker: Worker, make: MakeEmitter, collector: Collector) -> None:
     for status in (413, 200, 413, 503):
         collector.respond(status)
     emitter = make(batch_size=1000, **QUICK)
@@ -156,10 +154,10 @@ def test_a_request_that_is_not_answered_in_time_is_made_in_halves(
         emitter = make(celery_app=app_of(broker), request_timeout=0.2, batch_size=1000, **QUICK)
         put(emitter, 4)
         emitter.flush()
-        eventually(lambda: {4, 2, 1} <= {len(events) for events in requested(collector)})
+        patiently(lambda: {4, 2, 1} <= {len(events) for events in requested(collector)})
         collector.respond(200, times=None)
         collector.release()
-        eventually(lambda: set(arrived(collector)) == {0, 1, 2, 3})
+        patiently(lambda: set(arrived(collector)) == {0, 1, 2, 3})
 
 
 def test_an_event_larger_than_a_request_is_given_up_once_it_was_answered(

@@ -17,7 +17,7 @@ from tests.support.celery_workers import (
     Relayed,
     app_of,
     arrived,
-    eventually,
+    patiently,
     running,
 )
 from tests.support.delivery import RawServer, numbers, put, within
@@ -45,9 +45,9 @@ def test_events_wait_in_the_buffer_while_the_broker_is_down(
         assert "refused" in str(stats.last_error)
         own_server.start()
         # Nobody asks for it: the backoff ends, and they go.
-        eventually(lambda: emitter.stats().sent_events == 13)
+        patiently(lambda: emitter.stats().sent_events == 13)
         assert emitter.retry_delay == 0
-        eventually(lambda: worker.supervise() and len(collector.events) >= 13)
+        patiently(lambda: worker.supervise() and len(collector.events) >= 13)
     assert set(arrived(collector)) == set(range(13))
 
 
@@ -131,7 +131,7 @@ def test_a_full_redis_is_a_broker_that_is_down(shared: RedisServer, make_down: M
         assert "OOM" in str(emitter.stats().last_error) or "maxmemory" in str(emitter.stats().last_error)
     finally:
         client.config_set("maxmemory", 0)
-    eventually(lambda: emitter.stats().sent_events == 3)
+    patiently(lambda: emitter.stats().sent_events == 3)
 
 
 def test_two_brokers_are_tried_in_turn(own_server: RedisServer, make_down: MakeEmitter) -> None:

@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 
 from fastemit.testing import Collector
-from tests.support.celery_workers import PATIENCE, QUICK, MakeEmitter, RedisServer, app_of, arrived, eventually, running
+from tests.support.celery_workers import PATIENCE, QUICK, MakeEmitter, RedisServer, app_of, arrived, patiently, running
 from tests.support.delivery import put
 from tests.support.slow import slow
 
 # -- workers ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_pool_child_that_is_killed_while_it_sends_loses_nothing_not_even_twice(
     shared: RedisServer, make_down: MakeEmitter, collector: Collector, tmp_path: Path
 ) -> None:
@@ -53,7 +54,7 @@ def test_children_killed_at_random_lose_nothing(
             collector.wait_for_requests(len(collector.requests) + 1, PATIENCE)
             with contextlib.suppress(IndexError, ProcessLookupError):
                 os.kill(random.choice(worker.children()), signal.SIGKILL)
-        eventually(lambda: set(arrived(collector)) == set(range(sent)))
+        patiently(lambda: set(arrived(collector)) == set(range(sent)))
 
 
 @pytest.mark.slow
@@ -73,7 +74,7 @@ def test_what_a_killed_worker_had_comes_back_after_the_visibility_timeout(
     assert client.hlen("unacked") == 1
     # A worker looks for what others have left when it starts, and then every so often.
     (left_at,) = [score for _, score in client.zrange("unacked_index", 0, -1, withscores=True)]
-    eventually(lambda: client.time()[0] > left_at + 1)
+    patiently(lambda: client.time()[0] > left_at + 1)
     with running(tmp_path, broker, pool, visibility_timeout=1):
         collector.wait_for(3, PATIENCE)
     assert set(arrived(collector)) == {0, 1, 2}
@@ -90,7 +91,7 @@ def test_a_short_visibility_timeout_cuts_the_countdown_and_doubles_nothing(
         put(emitter, 3)
         emitter.flush()
         collector.wait_for(3, PATIENCE)
-        eventually(lambda: "succeeded" in worker.log)
+        patiently(lambda: "succeeded" in worker.log)
     first, second = collector.requests
     assert 2 <= second.arrived - first.arrived < 30
 
@@ -105,7 +106,7 @@ def test_a_worker_that_is_stopped_hands_back_at_once_what_waits_for_its_next_att
         put(emitter, 3)
         emitter.flush()
         # The retry is in the hands of the worker, which waits for its time.
-        eventually(lambda: worker.log.count("received") == 2)
+        patiently(lambda: worker.log.count("received") == 2)
         worker.stop()
     assert shared.client(db=5).llen("celery") == 1
     assert collector.events == []
@@ -139,9 +140,9 @@ def test_a_batch_that_cannot_go_back_to_the_broker_is_not_lost(
     with running(tmp_path / "worker", own_server.url, visibility_timeout=1) as worker:
         put(emitter, 3)
         emitter.flush()
-        eventually(lambda: [request.status for request in collector.requests] == [503])
+        patiently(lambda: [request.status for request in collector.requests] == [503])
         own_server.start()
-        eventually(lambda: worker.supervise() and len(collector.events) >= 3)
+        patiently(lambda: worker.supervise() and len(collector.events) >= 3)
     assert set(arrived(collector)) == {0, 1, 2}
 
 
@@ -163,7 +164,7 @@ def test_a_batch_that_a_full_redis_does_not_take_back_is_not_lost(
     with running(tmp_path / "worker", own_server.url, visibility_timeout=600) as worker:
         put(emitter, 3)
         emitter.flush()
-        eventually(refused)
+        patiently(refused)
         client.config_set("maxmemory", 0)
-        eventually(lambda: worker.supervise() and len(collector.events) >= 3)
+        patiently(lambda: worker.supervise() and len(collector.events) >= 3)
     assert set(arrived(collector)) == {0, 1, 2}

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fastemit.testing import Collector
-from tests.support.celery_workers import RedisServer, emitters, eventually, running
+from tests.support.celery_workers import RedisServer, emitters, patiently, running
 from tests.support.slow import slow
 
 
@@ -23,7 +23,7 @@ def test_a_worker_that_ends_tells_what_it_held_back(
         for _ in range(5):
             emitter.input({"e": "pv"})
             assert emitter.drain(10) is True
-        eventually(lambda: len(collector.requests) == 5 and worker.log.count(" succeeded in ") == 5)
+        patiently(lambda: len(collector.requests) == 5 and worker.log.count(" succeeded in ") == 5)
         assert worker.log.count("events dropped (rejected)") == 1
         worker.stop()
         assert "events dropped (rejected) (4 since the last such line): status 400" in worker.log

@@ -18,6 +18,7 @@ from fastemit.testing import Collector
 from tests.support.celery_workers import PATIENCE, Celery, RedisServer, app_of, running
 from tests.support.delivery import numbers
 from tests.support.environment import environment
+from tests.support.slow import slow
 from tests.support.stores import ROOT, python_blocks
 
 URL = "http://127.0.0.1:1"
@@ -54,7 +55,7 @@ def test_all_that_emitter_has_is_there_but_for_what_cannot_travel() -> None:
     assert mine - theirs == {"celery_app"}
 
 
-@pytest.mark.parametrize("name", ["on_success", "on_failure"])
+@pytest.mark.parametrize("name", ["on_success", "on_failure", "on_lost"])
 def test_callbacks_are_refused(name: str) -> None:
     callback: Any = {name: print}
     with pytest.raises(TypeError, match=f"{name} must be None with a CeleryEmitter"):
@@ -149,7 +150,12 @@ def test_a_configuration_on_the_path_configures_the_app(name: str, tmp_path: Pat
 
 @pytest.mark.parametrize(
     ("configuration", "multiplier"),
-    [("", 1), ("worker_prefetch_multiplier = 7", 7), ("CELERYD_PREFETCH_MULTIPLIER = 7", 7), ("TASK_ROUTES = {}", 1)],
+    [
+        ("", 1),
+        ("worker_prefetch_multiplier = 7", 7),
+        slow("CELERYD_PREFETCH_MULTIPLIER = 7", 7),
+        slow("TASK_ROUTES = {}", 1),
+    ],
 )
 def test_the_app_s_own_defaults_are_weaker_than_the_configuration(
     configuration: str, multiplier: int, tmp_path: Path
@@ -160,6 +166,38 @@ def test_the_app_s_own_defaults_are_weaker_than_the_configuration(
     print(app.conf.worker_prefetch_multiplier, app.conf.broker_connection_retry_on_startup, app.conf.task_acks_late)
     """
     assert output_of(script, tmp_path) == f"{multiplier} True False"
+
+
+@pytest.mark.parametrize(
+    ("configuration", "variables", "options"),
+    [
+        ("broker_url = 'amqp://h//'", {}, {"confirm_publish": True}),
+        slow("BROKER_URL = 'amqp://h//'", {}, {"confirm_publish": True}),
+        ("broker_url = ['amqps://h//', 'amqps://i//']", {}, {"confirm_publish": True}),
+        slow("broker_write_url = 'pyamqp://h//'", {}, {"confirm_publish": True}),
+        ("", {"CELERY_BROKER_URL": "amqp://h//"}, {"confirm_publish": True}),
+        slow("broker_url = 'amqp://h//'\nbroker_transport_options = {'a': 1}", {}, {"confirm_publish": True, "a": 1}),
+        (
+            "broker_url = 'amqp://h//'\nbroker_transport_options = {'confirm_publish': False}",
+            {},
+            {"confirm_publish": False},
+        ),
+        (
+            "broker_url = 'redis://h/0'\nbroker_transport_options = {'visibility_timeout': 5}",
+            {},
+            {"visibility_timeout": 5},
+        ),
+    ],
+)
+def test_what_is_published_to_rabbitmq_is_confirmed_unless_the_configuration_says_otherwise(
+    configuration: str, variables: dict[str, str], options: dict[str, Any], tmp_path: Path
+) -> None:
+    (tmp_path / "snowplow_celery_config.py").write_text(configuration)
+    script = """
+    from fastemit.celery import app
+    print(dict(app.conf.broker_transport_options), app.conf.broker_connection_max_retries)
+    """
+    assert output_of(script, tmp_path, **variables) == f"{options} None"
 
 
 def test_a_configuration_that_cannot_be_imported_says_so(tmp_path: Path) -> None:
@@ -199,7 +237,7 @@ def blocks_of(broker: str, collector: Collector) -> list[str]:
 def test_the_documented_program_configuration_and_worker_work_together(
     own_server: RedisServer, collector: Collector, tmp_path: Path
 ) -> None:
-    program, configuration, _ = blocks_of(own_server.url, collector)
+    program, configuration, *_ = blocks_of(own_server.url, collector)
     with running(tmp_path, configuration=configuration, loglevel="debug"):
         output_of(program, tmp_path)
         (event,) = collector.wait_for(1, PATIENCE)
@@ -211,7 +249,7 @@ def test_the_documented_program_configuration_and_worker_work_together(
 def test_the_documented_app_works_with_its_worker(
     own_server: RedisServer, collector: Collector, tmp_path: Path
 ) -> None:
-    _, _, module = blocks_of(own_server.url, collector)
+    _, _, module, *_ = blocks_of(own_server.url, collector)
     (tmp_path / "shop.py").write_text(module)
     with running(tmp_path, configuration="", app="shop"):
         output_of("from shop import emitter\nemitter.input({'e': 'pv'})", tmp_path)
@@ -243,13 +281,14 @@ def test_the_reference_s_example_runs_with_the_import_changed(
 
 
 def test_every_test_that_our_page_names_is_there() -> None:
-    files = ("test_celery_faults.py", "test_celery_brokers.py")
+    files = ("test_celery_faults.py", "test_celery_brokers.py", "test_celery_rabbit.py")
     faults = "".join((ROOT / "tests/celery" / file).read_text() for file in files)
     named = re.findall(r"`(test_\w+)`", (ROOT / "docs/scaling-celery.md").read_text())
     assert len(named) >= 8
     assert [name for name in named if f"def {name}(" not in faults] == []
 
 
+@pytest.mark.slow
 def test_by_hand_is_by_the_worker_too(own_server: RedisServer, collector: Collector, tmp_path: Path) -> None:
     body = '{"schema": "iglu:any", "data": [{"n": "1"}]}'
     with running(tmp_path, own_server.url):

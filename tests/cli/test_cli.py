@@ -12,13 +12,14 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import urllib3
 
 from fastemit import cli
 from fastemit._version import __version__
-from tests.support.environment import output_of
+from tests.support.environment import environment, output_of
 
 ENVELOPE = {
     "schema": "iglu:com.snowplowanalytics.snowplow/payload_data/jsonschema/1-0-4",
@@ -56,7 +57,7 @@ def test_a_signal_ends_the_collector_with_a_summary(number: signal.Signals) -> N
         send(url)
         process.send_signal(number)
         output, errors = process.communicate(timeout=10)
-    assert output == "collector stopped after 1 requests, 2 events: 1 good, 1 bad\n"
+    assert output == "collector stopped after 1 request, 2 events: 1 good, 1 bad\n"
     assert errors == ""
     assert process.returncode == 0
 
@@ -69,7 +70,7 @@ def test_counts_are_printed_while_events_arrive() -> None:
         assert process.stdout.readline() == "2 events: 1 good, 1 bad\n"
         process.send_signal(signal.SIGTERM)
         output, _ = process.communicate(timeout=10)
-    assert output == "collector stopped after 1 requests, 2 events: 1 good, 1 bad\n"
+    assert output == "collector stopped after 1 request, 2 events: 1 good, 1 bad\n"
 
 
 def test_a_port_in_use_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
@@ -98,6 +99,8 @@ def test_an_unknown_host_is_one_line(capsys: pytest.CaptureFixture[str]) -> None
         (["collector", "--port", "-1"], "argument --port: "),
         (["collector", "--host", ""], "argument --host: a name or an address is expected"),
         (["collector", "file"], "unrecognized arguments: file (see fastemit collector --help)"),
+        (["collector", "--max-bytes", "0"], "argument --max-bytes: '0': a whole number, 1 or more, is expected"),
+        (["collector", "--allow-host", "a:1"], "argument --allow-host: 'a:1': a name without a port is expected"),
         (["collector", "--loud"], "unrecognized arguments: --loud (see fastemit collector --help)"),
     ],
 )
@@ -115,8 +118,9 @@ def test_no_arguments_print_the_help(capsys: pytest.CaptureFixture[str]) -> None
     assert capsys.readouterr().out.startswith("usage: fastemit ")
 
 
-def test_version(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["--version"]) == 0
+@pytest.mark.parametrize("option", ["--version", "-V"])
+def test_version(capsys: pytest.CaptureFixture[str], option: str) -> None:
+    assert cli.main([option]) == 0
     assert capsys.readouterr().out == f"fastemit {__version__}\n"
 
 
@@ -159,9 +163,39 @@ def test_the_command_line_loads_no_emitter() -> None:
     assert loaded_by_cli == {
         "fastemit.cli",
         "fastemit.cli._arguments",
+        "fastemit.cli._completion",
         "fastemit.cli.bench",
         "fastemit.cli.collector",
         "fastemit.cli.redis_worker",
         "fastemit.cli.send",
+        "fastemit.cli.spool",
     }
     assert package <= set(output_of(program).split())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a signal ends a process there")
+def test_the_collector_says_what_it_has_forgotten_and_takes_the_names_it_is_told() -> None:
+    with running("--quiet", "--max-bytes", "3000", "--allow-host", "shop.test") as (process, url):
+        with urllib3.PoolManager() as pool:
+            for _ in range(5):
+                answer = pool.request("GET", url + "/i?e=pv&p=srv&tv=1", headers={"Host": "shop.test"})
+                assert answer.status == 200
+        process.send_signal(signal.SIGTERM)
+        output, _ = process.communicate(timeout=10)
+    assert output == "collector stopped after 5 requests, 5 events: 5 good, 0 bad (the oldest 3 are forgotten)\n"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a signal ends a process there")
+def test_ctrl_c_while_an_import_makes_a_dataclass_gives_130_too(tmp_path: Path) -> None:
+    (tmp_path / "interrupted.py").write_text("""
+import sys
+from fastemit import cli
+def run(_):
+    # As dataclasses do, and named tuples.
+    exec("import signal; signal.raise_signal(signal.SIGINT)")
+cli.bench.run = run
+sys.exit(cli.main(["bench"]))
+""")
+    command = [sys.executable, "-m", "interrupted"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, env=environment(), timeout=30, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -142,6 +143,14 @@ def test_the_server_answers_a_request_that_comes_in_pieces(sink: bench.Sink) -> 
     assert connection.getresponse().status == 200
     connection.close()
     assert sink.count() == 2
+
+
+def test_the_server_takes_no_module_of_the_current_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("copy", "json", "socket", "threading"):
+        (tmp_path / f"{module}.py").write_text("raise SystemExit('this is not the module of Python')\n")
+    monkeypatch.chdir(tmp_path)
+    with bench._sink() as sink:
+        assert sink.count() == 0
 
 
 def test_the_server_ends_with_its_parent() -> None:

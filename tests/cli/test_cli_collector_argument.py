@@ -50,7 +50,7 @@ def test_send_refuses_a_file_whatever_else_is_asked_for(
     file: Path, more: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(["send", str(file), *more]) == 2
-    assert "is a file" in capsys.readouterr().err
+    assert "is a file, where the address of the collector is expected (see" in capsys.readouterr().err
 
 
 def test_send_refuses_a_file_that_stands_before_the_collector(

@@ -149,7 +149,7 @@ def test_damaged_gzip_is_one_line_after_what_could_be_read(
 
 def test_a_line_across_many_reads_is_one_line() -> None:
     chunks = [b'{"a"', b':"1"}', b'\n{"b":"2"', b"}\n\n", b"tail"]
-    assert list(_input.split_lines(chunks)) == [[b'{"a":"1"}'], [b'{"b":"2"}', b""], [b"tail"]]
+    assert list(_input.split_lines(chunks)) == [[b'{"a":"1"}'], [b'{"b":"2"}'], 1, [b"tail"]]
 
 
 # -- bad lines ---------------------------------------------------------------------------------------------------------
@@ -179,7 +179,7 @@ def test_a_bad_line_is_told_with_its_number_and_the_rest_is_sent(
     sent = Sent(capsys, collector.url, path)
     assert sent.status == 1
     assert ids(collector) == [0, 1, 2, 3]
-    assert sent.errors == f"fastemit: bad line: {path}:3: {BAD[line]}\n"
+    assert sent.errors == f"fastemit: warning: bad line: {path}:3: {BAD[line]}\n"
     assert "4 events read, 4 delivered" in sent.output
     assert "1 bad line, " in sent.output
 
@@ -203,7 +203,7 @@ def test_a_lone_surrogate_is_sent_by_post_and_is_a_bad_line_with_get(
     assert collector.events[0]["page"] == "\ud800"
     sent = Sent(capsys, collector.url, path, "--method", "get")
     assert sent.status == 1
-    assert sent.errors == f"fastemit: bad line: {path}:1: lone surrogates cannot be sent by GET\n"
+    assert sent.errors == f"fastemit: warning: bad line: {path}:1: lone surrogates cannot be sent by GET\n"
 
 
 def test_reading_stops_at_a_bad_line_if_that_is_asked_for(
@@ -217,7 +217,7 @@ def test_reading_stops_at_a_bad_line_if_that_is_asked_for(
     assert (sent.result["stopped"], sent.result["stopped_at"]) == ("bad line", f"{path}:3")
 
 
-def test_of_many_bad_lines_ten_are_told(
+def test_ten_of_many_bad_lines_are_told(
     collector: Collector, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "events"
@@ -225,7 +225,7 @@ def test_of_many_bad_lines_ten_are_told(
     sent = Sent(capsys, collector.url, path, "--json")
     assert sent.result["bad_lines"] == 500
     assert len(sent.result["first_bad_lines"]) == 10
-    assert sent.errors.splitlines()[10:] == ["fastemit: further bad lines are only counted"]
+    assert sent.errors.splitlines()[10:] == ["fastemit: warning: further bad lines are only counted"]
 
 
 # -- dry run -----------------------------------------------------------------------------------------------------------

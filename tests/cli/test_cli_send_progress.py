@@ -81,27 +81,32 @@ def on_a_terminal(arguments: list[str], env: dict[str, str]) -> tuple[int, str, 
         return process.returncode, output.decode(), shown.decode()
 
 
-WITHOUT_TQDM = "import sys; sys.modules['tqdm'] = None; from fastemit.cli import main; sys.exit(main())"
-
-
 @posix
-@pytest.mark.parametrize("library", [True, False], ids=["tqdm", "without tqdm"])
-def test_a_terminal_gets_a_progress_bar_that_is_gone_at_the_end(
-    library: bool, collector: Collector, tmp_path: Path
-) -> None:
+def test_a_terminal_gets_a_progress_bar_that_is_gone_at_the_end(collector: Collector, tmp_path: Path) -> None:
     path = tmp_path / "events"
     path.write_bytes(lines(50) + b"nonsense\n")
-    arguments = ["send", collector.url, str(path), "--rate", "100", "--json"]
-    start = [sys.executable, "-m", "fastemit"] if library else [sys.executable, "-c", WITHOUT_TQDM]
-    status, output, shown = on_a_terminal([*start, *arguments], environment(TERM="xterm"))
+    arguments = command(collector.url, path, "--rate", "100", "--json")
+    status, output, shown = on_a_terminal(arguments, environment(TERM="xterm"))
     assert status == 1
     assert json.loads(output)["delivered"] == 50
-    assert re.search(r"100%\W.*\d+ delivered, [\d,]+/s", shown)
-    assert ("|" in shown) is library
-    assert f"fastemit: bad line: {path}:51: not JSON" in shown
+    assert re.search(r"100%\|.*\d+ delivered, [\d,]+/s", shown)
+    assert f"fastemit: warning: bad line: {path}:51: not JSON" in shown
     # The line is blank when it ends.
     last = re.split(r"\r|\x1b\[K", shown)[-2:]
     assert "".join(last).strip() == ""
+
+
+@posix
+def test_without_tqdm_a_terminal_gets_the_lines_that_stay(collector: Collector, tmp_path: Path) -> None:
+    path = tmp_path / "events"
+    path.write_bytes(lines(50) + b"nonsense\n")
+    program = "import sys; sys.modules['tqdm'] = None; from fastemit.cli import main; sys.exit(main())"
+    arguments = [sys.executable, "-c", program, "send", collector.url, str(path), "--json"]
+    status, output, shown = on_a_terminal(arguments, environment(TERM="xterm"))
+    assert status == 1
+    assert json.loads(output)["delivered"] == 50
+    (line,) = shown.splitlines()
+    assert line.startswith(f"fastemit: warning: bad line: {path}:51: not JSON")
 
 
 @posix

@@ -16,8 +16,8 @@ import pytest
 from fastemit._delivery.passes import Courier
 from fastemit.cli._sending import Sending
 from fastemit.testing import Collector
-from tests.support.delivery import eventually
 from tests.support.sending import Sent, event, ids, lines, posix, sending, unread
+from tests.support.waiting import until
 
 # -- what is not delivered ---------------------------------------------------------------------------------------------
 
@@ -118,7 +118,7 @@ def test_a_signal_sends_what_was_read_and_reports(
         collector.wait_for(3, 20)  # it runs, and waits for more
         process.stdin.write(lines(3, first=3))
         process.stdin.flush()
-        eventually(lambda: unread(process) == 0, 20)
+        until(lambda: unread(process) == 0, 20)
         process.send_signal(number)
         output, errors = process.communicate(timeout=20)
     result = json.loads(output)
@@ -136,7 +136,7 @@ def test_a_signal_while_the_collector_fails_waits_for_the_drain_timeout(collecto
     path.write_bytes(lines(60_000))
     collector.respond(503, times=None)
     with sending(collector.url, path, "--json", "--failed", failed, "--drain-timeout", "0.5") as process:
-        eventually(lambda: collector.requests, 20)
+        until(lambda: collector.requests, 20)
         process.send_signal(signal.SIGINT)
         output, _ = process.communicate(timeout=20)
     result = json.loads(output)
@@ -190,7 +190,7 @@ def test_a_second_signal_waits_for_no_answer(tmp_path: Path) -> None:
             assert process.stdin is not None
             process.stdin.write(lines(12))
             process.stdin.flush()
-            eventually(lambda: collector.requests, 20)
+            until(lambda: collector.requests, 20)
             process.send_signal(signal.SIGINT)
             with pytest.raises(subprocess.TimeoutExpired):
                 process.wait(0.5)

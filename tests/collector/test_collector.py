@@ -12,7 +12,7 @@ import urllib3
 
 from fastemit.testing import Collector
 from tests.support.collector import EVENT, TP2, Client, envelope, event, raw_post, read_all, talk
-from tests.support.emitters import until
+from tests.support.waiting import until
 
 
 def test_events_of_posts_arrive_in_order(collector: Collector, client: Client) -> None:
@@ -125,7 +125,7 @@ def test_a_chunked_body_arrives_whole(collector: Collector, client: Client) -> N
 
 def test_chunk_extensions_and_trailers_are_skipped(collector: Collector) -> None:
     body = envelope(EVENT)
-    head = f"POST {TP2} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: Chunked\r\n\r\n".encode()
+    head = f"POST {TP2} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: Chunked\r\n\r\n".encode()
     chunks = b"%X;a=b\r\n%s\r\n0\r\nX-Trailer: 1\r\n\r\n" % (len(body), body)
     assert talk(collector, head + chunks).startswith(b"HTTP/1.1 200 ")
     assert collector.events == [EVENT]
@@ -190,31 +190,31 @@ def test_many_connections_one_after_the_other(collector: Collector) -> None:
     [
         (b"nonsense\r\n\r\n", 400),
         (b"GET /i HTTP/1.1\nHost: x\n\n", 400),
-        (b"GET  /i HTTP/1.1\r\nHost: x\r\n\r\n", 400),
-        (b"GET i HTTP/1.1\r\nHost: x\r\n\r\n", 400),
-        (b"G@T /i HTTP/1.1\r\nHost: x\r\n\r\n", 400),
-        (b"GET /\xfc HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+        (b"GET  /i HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
+        (b"GET i HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
+        (b"G@T /i HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
+        (b"GET /\xfc HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
         (b"GET /i FTP/1.1\r\n\r\n", 400),
-        (b"GET /i HTTP/2.0\r\nHost: x\r\n\r\n", 505),
+        (b"GET /i HTTP/2.0\r\nHost: localhost\r\n\r\n", 505),
         (b"GET /i HTTP/1.1\r\n\r\n", 400),
-        (b"GET /i HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n", 400),
-        (b"GET /i HTTP/1.1\r\nHost: x\r\nno colon\r\n\r\n", 400),
-        (b"GET /i HTTP/1.1\r\nHost: x\r\nA : b\r\n\r\n", 400),
-        (b"GET /i HTTP/1.1\r\nHost: x\r\nA: b\r\n folded\r\n\r\n", 400),
-        (b"GET /i HTTP/1.1\r\nHost: x\r\nA: b\0\r\n\r\n", 400),
-        (b"GET /i HTTP/1.1\r\nHost: x\r\nA: b\n\r\n", 400),
-        (b"GET /" + b"x" * 70_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 414),
-        (b"GET /i HTTP/1.1\r\nHost: x\r\nA: " + b"x" * 70_000 + b"\r\n\r\n", 431),
-        (b"GET /i HTTP/1.1\r\nHost: x\r\n" + b"A: b\r\n" * 300 + b"\r\n", 431),
-        (b"POST /i HTTP/1.1\r\nHost: x\r\n\r\n", 411),
-        (b"POST /i HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n", 400),
-        (b"POST /i HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab", 400),
-        (b"POST /i HTTP/1.1\r\nHost: x\r\nContent-Length: 999999999999\r\n\r\n", 413),
-        (b"POST /i HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
-        (b"POST /i HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", 501),
-        (b"POST /i HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 400),
-        (b"POST /i HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nabcd\r\n", 400),
-        (b"POST /i HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nExpect: magic\r\n\r\na", 417),
+        (b"GET /i HTTP/1.1\r\nHost: localhost\r\nHost: y\r\n\r\n", 400),
+        (b"GET /i HTTP/1.1\r\nHost: localhost\r\nno colon\r\n\r\n", 400),
+        (b"GET /i HTTP/1.1\r\nHost: localhost\r\nA : b\r\n\r\n", 400),
+        (b"GET /i HTTP/1.1\r\nHost: localhost\r\nA: b\r\n folded\r\n\r\n", 400),
+        (b"GET /i HTTP/1.1\r\nHost: localhost\r\nA: b\0\r\n\r\n", 400),
+        (b"GET /i HTTP/1.1\r\nHost: localhost\r\nA: b\n\r\n", 400),
+        (b"GET /" + b"x" * 70_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n", 414),
+        (b"GET /i HTTP/1.1\r\nHost: localhost\r\nA: " + b"x" * 70_000 + b"\r\n\r\n", 431),
+        (b"GET /i HTTP/1.1\r\nHost: localhost\r\n" + b"A: b\r\n" * 300 + b"\r\n", 431),
+        (b"POST /i HTTP/1.1\r\nHost: localhost\r\n\r\n", 411),
+        (b"POST /i HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n", 400),
+        (b"POST /i HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab", 400),
+        (b"POST /i HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999999999999\r\n\r\n", 413),
+        (b"POST /i HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
+        (b"POST /i HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", 501),
+        (b"POST /i HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 400),
+        (b"POST /i HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nabcd\r\n", 400),
+        (b"POST /i HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nExpect: magic\r\n\r\na", 417),
     ],
 )
 def test_what_is_no_request_is_refused(collector: Collector, data: bytes, status: int) -> None:
@@ -226,7 +226,7 @@ def test_what_is_no_request_is_refused(collector: Collector, data: bytes, status
 
 def test_a_refusal_can_be_read_by_a_client_that_is_still_sending(collector: Collector) -> None:
     with socket.create_connection((collector.host, collector.port), timeout=10) as sock:
-        sock.sendall(b"POST /i HTTP/1.1\r\nHost: x\r\nContent-Length: x\r\n\r\n" + b"x" * 5_000_000)
+        sock.sendall(b"POST /i HTTP/1.1\r\nHost: localhost\r\nContent-Length: x\r\n\r\n" + b"x" * 5_000_000)
         sock.shutdown(socket.SHUT_WR)
         assert read_all(sock).startswith(b"HTTP/1.1 400 ")
 

@@ -108,7 +108,7 @@ def test_a_bad_event_is_told_from_a_good_one(
         (b"{", "the body is not JSON: Expecting property name enclosed in double quotes"),
         (b"\xff", "the body is not JSON: UnicodeDecodeError"),
         (envelope({**EVENT, "uid": float("nan")}), "the body is not JSON: ValueError"),
-        (b"[" * 100_000, "the body is not JSON: RecursionError"),
+        (b"[" * 100_000, "the body is not JSON: nested more than 100 levels deep"),
         (b"[]", "the body is not a self-describing JSON: an object with schema and data is expected"),
         (
             b'{"data": [{}]}',
@@ -136,3 +136,43 @@ def test_a_bad_body_is_one_bad_entry(collector: Collector, client: Client, body:
 def test_a_bad_query_is_one_bad_entry(collector: Collector, client: Client, query: str, error: str) -> None:
     assert client.request("GET", "/i" + query)[0] == 200
     assert [bad.errors for bad in collector.bad] == [[error]]
+
+
+# -- JSON that is nested too deeply ----------------------------------------------------------------------------------
+
+
+def nested(depth: int) -> str:
+    return "[" * depth + "]" * depth
+
+
+@pytest.mark.parametrize("path", ["all", "good", "bad", "reset"])
+@pytest.mark.parametrize("body", ["[" * 200_000, nested(990), '{"limit":' * 5000], ids=["open", "closed", "objects"])
+def test_deep_filters_are_refused_with_an_answer(client: Client, path: str, body: str) -> None:
+    assert client.request("POST", f"/micro/{path}", body)[0] == 400
+    assert client.post(EVENT) == 200
+
+
+@pytest.mark.parametrize("depth", [200, 960, 966, 972, 978, 984, 5_000, 100_000])
+def test_an_event_that_is_nested_to_any_depth_is_shown_as_bad(client: Client, depth: int) -> None:
+    body = envelope({**EVENT, "uid": "X"}).replace(b'"X"', nested(depth).encode())
+    assert client.request("POST", TP2, body)[0] == 200
+    (bad,) = micro(client, "bad")
+    assert bad["errors"] == ["the body is not JSON: nested more than 100 levels deep"]
+
+
+def test_a_value_that_is_nested_as_deep_as_may_be_is_shown(client: Client) -> None:
+    # The envelope, its list of events and the event are three of the hundred levels.
+    body = envelope({**EVENT, "uid": "X"}).replace(b'"X"', nested(97).encode())
+    assert client.request("POST", TP2, body)[0] == 200
+    assert micro(client, "bad")[0]["errors"] == ["property 'uid': string expected, array found"]
+
+
+@pytest.mark.parametrize("depth", [200, 960, 966, 972, 978, 984, 100_000])
+@pytest.mark.parametrize("name", ["ue_pr", "co"])
+def test_a_self_describing_json_that_is_nested_to_any_depth_hides_no_event(
+    client: Client, name: str, depth: int
+) -> None:
+    deep = '{"schema":"x","data":{"schema":' + nested(depth) + "}}"
+    assert client.post({**EVENT, name: deep}) == 200
+    (good,) = micro(client, "good")
+    assert (good["schema"], good["contexts"]) == (None, [])

@@ -14,8 +14,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from fastemit import Emitter
 from fastemit.contrib.prometheus import EmitterCollector
 from fastemit.testing import Collector
-from tests.support.delivery import Running, eventually
+from tests.support.delivery import Running
 from tests.support.environment import output_of
+from tests.support.waiting import until
 
 MakeEmitter = Callable[..., Any]
 EVENT = {"e": "pv", "p": "srv", "tv": "test-1"}
@@ -186,7 +187,7 @@ def test_emitters_may_be_added_during_a_scrape(make_emitter: MakeEmitter) -> Non
     emitter = make_emitter()
     collector = EmitterCollector(emitter)
     at_it = Running(lambda: [collector.add(f"{n}", emitter) for n in range(500)])
-    eventually(lambda: len(list(collector.collect())) and len(collector._emitters) == 501)
+    until(lambda: sum(name == "fastemit_requests_total" for name, *_ in scraped(collector)) == 501)
     at_it.result()
 
 

@@ -14,7 +14,9 @@ import pytest
 
 from fastemit import Emitter
 from fastemit._delivery.reporting import Reporter
-from tests.support.delivery import DEADLINE, Rig, Running, eventually, numbers, put, within
+from tests.support.delivery import DEADLINE, Rig, Running, numbers, put, within
+from tests.support.slow import slow
+from tests.support.waiting import until
 
 BACKGROUND = pytest.mark.parametrize("background", [True, False])
 OUTCOMES = pytest.mark.parametrize(("status", "name"), [(200, "on_success"), (400, "on_failure"), (500, "on_failure")])
@@ -176,7 +178,7 @@ CALLS: dict[str, Callable[[Emitter], Any]] = {
 }
 
 
-@BACKGROUND
+@pytest.mark.parametrize("background", [True, slow(False)])
 @OUTCOMES
 @pytest.mark.parametrize("call", CALLS)
 def test_a_callback_may_call_anything_on_its_emitter(
@@ -196,7 +198,7 @@ def test_a_callback_may_call_anything_on_its_emitter(
     put(emitter, 3)
     with within(2):
         emitter.flush()
-    eventually(lambda: took and took[0] < 0.5)
+    until(lambda: took and took[0] < 0.5)
     if call != "close":
         put(emitter, first=7)
         with within(2):
@@ -233,7 +235,7 @@ def test_input_in_a_callback_never_waits_for_room(rig: Rig, overflow: str, backg
     emitter = rig.emitter(on_success=callback, background=background, overflow=overflow, buffer_capacity=1)
     put(emitter)
     emitter.flush()
-    eventually(lambda: took)
+    until(lambda: took)
     assert took[0] < 0.5
     assert emitter.stats().dropped_events["overflow"] == 2
 

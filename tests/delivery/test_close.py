@@ -11,7 +11,8 @@ import pytest
 
 from fastemit import AsyncEmitter, Emitter
 from fastemit.testing import Collector
-from tests.support.delivery import DEADLINE, Rig, Running, eventually, numbers, put, within
+from tests.support.delivery import DEADLINE, Rig, Running, numbers, put, within
+from tests.support.waiting import until
 
 BACKGROUND = pytest.mark.parametrize("background", [True, False])
 
@@ -131,7 +132,7 @@ def test_close_finds_a_collector_that_comes_back(rig: Rig) -> None:
     emitter = rig.emitter()
     put(emitter, 3)
     closing = Running(lambda: emitter.close(5))
-    eventually(lambda: emitter.stats().failed_requests > 0)
+    until(lambda: emitter.stats().failed_requests > 0)
     rig.collector.start()
     assert closing.result() == 0
     assert numbers(rig.collector.events) == [0, 1, 2]
@@ -169,10 +170,10 @@ def test_what_was_in_flight_at_the_deadline_is_left(rig: Rig) -> None:
     put(emitter)
     rig.collector.wait_for_requests(1)
     assert emitter.close(0.05) == 1
-    eventually(lambda: emitter.stats().in_flight_events == 0, timeout=1)
+    until(lambda: emitter.stats().in_flight_events == 0, timeout=1)
     stats = emitter.stats()
     assert (stats.queued_events, stats.sent_events) == (1, 0)
-    assert stats.last_error == "cut off, since the emitter was closed and its time was up"
+    assert stats.last_error == "cut off, because the emitter was closed and its time was up"
 
 
 @pytest.mark.parametrize(("timeout", "error"), [(-1, ValueError), ("1", TypeError), (float("inf"), ValueError)])
@@ -245,9 +246,9 @@ def test_the_threads_are_gone_after_close(rig: Rig, threads: int) -> None:
     emitter = rig.async_emitter(thread_count=threads)
     put(emitter, 3)
     emitter.drain()
-    eventually(lambda: len(rig.new_threads()) == threads)
+    until(lambda: len(rig.new_threads()) == threads)
     emitter.close()
-    eventually(lambda: not rig.new_threads())
+    until(lambda: not rig.new_threads())
 
 
 def test_the_threads_are_gone_after_a_close_that_gave_up(rig: Rig) -> None:
@@ -255,7 +256,7 @@ def test_the_threads_are_gone_after_a_close_that_gave_up(rig: Rig) -> None:
     put(emitter, 3)
     rig.shut_the_gate(emitter)
     assert emitter.close(0) == 3
-    eventually(lambda: not rig.new_threads())
+    until(lambda: not rig.new_threads())
     assert len(rig.collector.requests) == 1
 
 
@@ -265,7 +266,7 @@ def test_a_thread_that_was_in_a_request_is_gone_soon(rig: Rig) -> None:
     put(emitter)
     rig.collector.wait_for_requests(1)
     emitter.close(0)
-    eventually(lambda: not rig.new_threads(), timeout=1)
+    until(lambda: not rig.new_threads(), timeout=1)
 
 
 def test_the_connections_are_closed(rig: Rig) -> None:
@@ -274,7 +275,7 @@ def test_the_connections_are_closed(rig: Rig) -> None:
     emitter.drain()
     assert rig.collector.open_connections == 1
     emitter.close()
-    eventually(lambda: rig.collector.open_connections == 0)
+    until(lambda: rig.collector.open_connections == 0)
 
 
 # -- others that wait ------------------------------------------------------------------------------------------------
@@ -319,7 +320,7 @@ def test_close_in_a_callback_returns_at_once_and_the_rest_is_sent(rig: Rig, back
     emitter.async_flush()
     assert numbers(rig.collector.wait_for(100, timeout=3)) == list(range(100))
     assert max(took) < 0.5
-    eventually(lambda: not rig.new_threads())
+    until(lambda: not rig.new_threads())
     put(emitter)
     assert emitter.stats().dropped_events["closed"] == 1
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from fastemit import AsyncEmitter, Emitter
-from tests.support.delivery import Rig, eventually, numbers, put
+from tests.support.delivery import Rig, numbers, put
+from tests.support.waiting import until
 
 
 @pytest.fixture(autouse=True)
@@ -38,9 +39,9 @@ def test_an_emitter_in_a_cycle_that_is_dropped_just_after_its_sender_was_woken_d
     rig.collector.wait_for(3)
     buffer = owner.emitter._buffer
     # Asleep, and wanted again by the third event from here on.
-    eventually(lambda: not buffer.linger and buffer.unsettled_events == 0)
+    until(lambda: not buffer.linger and buffer.unsettled_events == 0)
     put(owner.emitter, 3, 3)
     del owner
     gc.collect()
     assert numbers(rig.collector.wait_for(6)) == [0, 1, 2, 3, 4, 5]
-    eventually(lambda: not rig.new_threads())
+    until(lambda: not rig.new_threads())

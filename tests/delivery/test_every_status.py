@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.support.delivery import OK, RawServer, Rig, put, within
+from tests.support.slow import slow_but
 
 CODES = range(101, 600)
 REJECTED = {400, 401, 403, 410, 422}
@@ -89,7 +90,7 @@ def test_every_final_status(rig: Rig, server: Answering, method: str, events: in
     emitter.close()
 
 
-@pytest.mark.parametrize("status", [status for status in CODES if status < 200 and status != 101])
+@pytest.mark.parametrize("status", slow_but([102, 103, 199], [each for each in CODES if each < 200 and each != 101]))
 def test_every_interim_status_is_passed_over_and_its_connection_not_used_again(
     rig: Rig, server: Answering, status: int
 ) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from fastemit import AsyncEmitter, Emitter
-from tests.support.delivery import A_WHILE, DEADLINE, Rig, Running, eventually, numbers, put, within
+from tests.support.delivery import A_WHILE, DEADLINE, Rig, Running, numbers, put, within
+from tests.support.waiting import until
 
 # -- waiting ---------------------------------------------------------------------------------------------------------
 
@@ -214,7 +215,7 @@ def test_nothing_goes_by_itself_before_the_backoff_is_over(rig: Rig) -> None:
     rig.collector.respond(500)
     emitter = rig.emitter(batch_size=1, max_retry_delay_seconds=0.3)
     put(emitter)
-    eventually(lambda: emitter.retry_delay > 0)
+    until(lambda: emitter.retry_delay > 0)
     delay = emitter.retry_delay
     put(emitter, 5, first=1)
     rig.collector.wait_for(6)

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.support.delivery import Rig, eventually
+from tests.support.delivery import Rig
 from tests.support.stores import ListStore
+from tests.support.waiting import until
 
 #: Twelve of these are more than batch_size, and three requests.
 BIG = [{"n": f"{number:06}", "x": "y" * 150} for number in range(12)]
@@ -21,7 +22,7 @@ def rig() -> Iterator[Rig]:
     rig.collector.close()
     for emitter in rig._emitters:
         emitter.close(0)
-    eventually(lambda: not rig.new_threads())
+    until(lambda: not rig.new_threads())
 
 
 @pytest.mark.parametrize("background", [True, False])
@@ -35,7 +36,7 @@ def test_what_does_not_fit_one_request_goes_in_further_ones(rig: Rig, background
     )
     for event in BIG:
         emitter.input(event)
-    eventually(lambda: emitter.stats().sent_events == len(BIG))
+    until(lambda: emitter.stats().sent_events == len(BIG))
     assert rig.requests() == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
     # What comes after them waits for its own batch.
     emitter.input(BIG[0])

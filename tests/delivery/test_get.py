@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from fastemit import Emitter
 from fastemit.testing import Collector
-from tests.support.delivery import DEADLINE, Rig, eventually, numbers, put, rigged
+from tests.support.delivery import DEADLINE, Rig, numbers, put, rigged
 from tests.support.emitters import QUICK, Recorder, accounted
+from tests.support.waiting import until
 
 BACKGROUND = pytest.mark.parametrize("background", [True, False])
 
@@ -239,7 +240,7 @@ def test_an_event_that_is_always_answered_500_does_not_hold_up_the_rest(rig: Rig
     rig.collector.respond(lambda request: 500 if request.events[0]["n"] == "000000" else 200, times=None)
     emitter = rig.emitter(method="get", batch_size=1, max_retry_delay_seconds=QUICK)
     put(emitter, 3)
-    eventually(lambda: sorted(numbers(rig.collector.events)) == [1, 2])
+    until(lambda: sorted(numbers(rig.collector.events)) == [1, 2])
     assert sent(rig)[:5] == [0] * 5
 
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.support.delivery import DEADLINE, Rig, Running, Script, eventually, numbers, put, within
-from tests.support.emitters import accounted
+from tests.support.delivery import DEADLINE, Rig, Running, Script, numbers, put, within
+from tests.support.emitters import QUICK, accounted
+from tests.support.waiting import until
 
 BACKGROUND = pytest.mark.parametrize("background", [True, False])
 
@@ -56,7 +57,7 @@ def test_drop_oldest_makes_room(rig: Rig) -> None:
     rig.collector.respond(503, headers={"Retry-After": "60"})
     emitter = rig.emitter(method="get", batch_size=1, buffer_capacity=3, overflow="drop_oldest")
     put(emitter)
-    eventually(lambda: emitter.retry_delay)
+    until(lambda: emitter.retry_delay)
     put(emitter, 4, first=1)
     assert emitter.stats().dropped_events["overflow"] == 2
     assert emitter.drain() is True
@@ -68,7 +69,7 @@ def test_without_room_and_a_collector_the_new_event_is_dropped(rig: Rig, overflo
     rig.collector.respond(503, headers={"Retry-After": "60"})
     emitter = rig.emitter(method="get", batch_size=1, buffer_capacity=2, overflow=overflow)
     put(emitter)
-    eventually(lambda: emitter.retry_delay)
+    until(lambda: emitter.retry_delay)
     put(emitter, 3, first=1)
     assert emitter.stats().dropped_events["overflow"] == 2
     assert emitter.drain() is True
@@ -103,7 +104,7 @@ def test_a_waiting_input_is_woken_by_room(rig: Rig) -> None:
 def test_close_sends_what_is_left_with_retries(rig: Rig, background: bool) -> None:
     for status in (200, 500, 500):
         rig.collector.respond(status)
-    emitter = rig.emitter(method="get", background=background)
+    emitter = rig.emitter(method="get", background=background, max_retry_delay_seconds=QUICK)
     put(emitter, 150)
     assert emitter.close(DEADLINE) == 0
     assert numbers(rig.collector.events) == list(range(150))

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from fastemit import AsyncEmitter, Emitter
-from tests.support.delivery import DEADLINE, Rig, Running, eventually, numbers, put
+from tests.support.delivery import DEADLINE, Rig, Running, numbers, put
 from tests.support.emitters import QUICK, accounted
 from tests.support.stores import ListStore, documented
+from tests.support.waiting import until
 
 Failure = Callable[[int, list[dict[str, Any]]], None]
 
@@ -357,7 +358,7 @@ def test_a_redis_worker_leaves_them_out_too(rig: Rig, rdb: Any) -> None:
     thread = threading.Thread(target=worker.run, daemon=True)
     thread.start()
     try:
-        eventually(lambda: worker.stats().sent_events == 3)
+        until(lambda: worker.stats().sent_events == 3)
     finally:
         worker.request_shutdown()
         thread.join(DEADLINE)

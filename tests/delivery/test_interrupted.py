@@ -17,6 +17,7 @@ import urllib3.connectionpool
 from fastemit import Emitter
 from tests.support.delivery import Rig, Running, numbers, put
 from tests.support.interrupts import Interrupted, Interrupter
+from tests.support.slow import slow
 
 OURS = tuple(f"_delivery/{name}" for name in ("delivery", "inline", "workers", "waking", "waiting"))
 #: urllib3's pool of connections, and what the one that it makes by itself is made of.
@@ -38,8 +39,11 @@ def points_of(make: Callable[[], Emitter], files: tuple[str, ...]) -> int:
 # A connection that urllib3 held at that moment is left to Python to close.
 @pytest.mark.filterwarnings("ignore:.*unclosed <socket:pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
-@pytest.mark.parametrize("backoff", [False, True], ids=["open", "backoff"])
-@pytest.mark.parametrize("files", [OURS, POOL], ids=["ours", "pool"])
+@pytest.mark.parametrize(
+    ("files", "backoff"),
+    [(OURS, False), slow(OURS, True), slow(POOL, False), (POOL, True)],
+    ids=["ours-open", "ours-backoff", "pool-open", "pool-backoff"],
+)
 def test_a_flush_that_is_interrupted_anywhere_leaves_an_emitter_that_sends(
     rig: Rig, files: tuple[str, ...], backoff: bool
 ) -> None:

@@ -10,7 +10,9 @@ import pytest
 from fastemit.testing import Collector, Request
 from tests.conftest import MakeEmitter
 from tests.support.buffer import of_size
-from tests.support.emitters import QUICK, Recorder, feed, numbered, numbers, requests_of, until
+from tests.support.emitters import QUICK, Recorder, feed, numbered, numbers, requests_of
+from tests.support.slow import slow
+from tests.support.waiting import until
 
 MANY = 1000
 
@@ -162,7 +164,7 @@ def test_custom_retry_codes_rule_413_for_one_event_only(collector: Collector, em
 # -- poison ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("status", [500, 502, 504])
+@pytest.mark.parametrize("status", [500, slow(502), slow(504)])
 @pytest.mark.parametrize("poisonous", [0, 13, 39])
 def test_one_event_that_is_answered_5xx_does_not_hold_up_the_rest(
     collector: Collector, emitter: Any, status: int, poisonous: int

@@ -14,8 +14,9 @@ from fastemit._delivery.waking import Waking
 from fastemit.testing import Collector
 from tests.conftest import MakeEmitter
 from tests.support.buffer import make_buffer
-from tests.support.delivery import eventually, put
+from tests.support.delivery import put
 from tests.support.emitters import CountingAsyncEmitter
+from tests.support.waiting import until
 
 NOW = 1_000.0
 
@@ -100,7 +101,7 @@ def test_a_steady_stream_takes_few_requests(collector: Collector, make_emitter: 
     count = stream(emitter, 0.5)
     took = time.monotonic() - started
     # The last ones follow by themselves.
-    eventually(lambda: len(collector.events) == count, 5)
+    until(lambda: len(collector.events) == count, 5)
     assert len(collector.requests) <= took / LINGER + 3
 
 
@@ -117,7 +118,7 @@ def test_an_event_does_not_wait_for_a_request_that_hangs_while_another_sender_is
     put(emitter)
     assert emitter.drain(5)
     # Both senders sleep, and for no time.
-    eventually(lambda: not emitter._buffer.linger)
+    until(lambda: not emitter._buffer.linger)
     time.sleep(2 * LINGER)
     collector.respond(hang=True, times=None)
     put(emitter, 1, 1)

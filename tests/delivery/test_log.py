@@ -10,8 +10,9 @@ import pytest
 from fastemit.stats import ThrottledLog
 from fastemit.testing import Collector
 from tests.conftest import MakeEmitter
-from tests.support.emitters import QUICK, feed, numbered, until
+from tests.support.emitters import QUICK, feed, numbered
 from tests.support.environment import output_of
+from tests.support.waiting import until
 
 
 @pytest.fixture
@@ -98,8 +99,8 @@ def test_many_failures_are_one_warning_and_the_number_at_the_close(
     emitter.close()
     after = lines(log)[1:]
     size = emitter.stats().sent_bytes
-    assert before == [f"request failed: status 500 (1 events, {size} bytes)"]
-    assert after == [f"request failed (3 since the last such line): status 500 (1 events, {size} bytes)"]
+    assert before == [f"request failed: status 500 (1 event, {size} bytes)"]
+    assert after == [f"request failed (3 since the last such line): status 500 (1 event, {size} bytes)"]
 
 
 def test_many_drops_are_one_warning_and_the_number_at_the_close(
@@ -138,7 +139,7 @@ def test_one_debug_line_a_request(
         feed(emitter, *numbered(*range(number + 1)))
         emitter.flush()
     told = [line.partition(" bytes")[0].rpartition(",")[0] for line in lines(log, logging.DEBUG)]
-    assert told == ["request: 1 events", "request: 3 events", "request: 3 events"]
+    assert told == ["request: 1 event", "request: 3 events", "request: 3 events"]
 
 
 def test_success_writes_nothing_above_debug(

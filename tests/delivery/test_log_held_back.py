@@ -16,9 +16,10 @@ import pytest
 from fastemit import AsyncEmitter, Emitter, RedisWorker
 from fastemit.celery.worker import Destination, Part, Relay
 from fastemit.stats import ThrottledLog
-from tests.support.delivery import A_WHILE, DEADLINE, Rig, eventually, put
+from tests.support.delivery import A_WHILE, DEADLINE, Rig, put
 from tests.support.emitters import QUICK
 from tests.support.environment import environment
+from tests.support.waiting import until
 
 #: Seconds between two lines of a kind.
 INTERVAL = 0.3
@@ -56,7 +57,7 @@ def test_an_idle_sender_tells_the_rest_of_a_burst(rig: Rig, lines: Lines, cls: t
     assert emitter.drain(DEADLINE) is True
     oversize(emitter, 50)
     assert [line.partition(": ")[0] for line in lines()] == [TOLD]
-    eventually(lambda: len(lines()) == 2, INTERVAL + 2)
+    until(lambda: len(lines()) == 2, INTERVAL + 2)
     assert lines()[1].startswith(f"{TOLD} (49 since the last such line): ")
 
 
@@ -65,7 +66,7 @@ def test_several_sender_threads_tell_it_once(rig: Rig, lines: Lines) -> None:
     put(emitter, 20)
     assert emitter.drain(DEADLINE) is True
     oversize(emitter, 50)
-    eventually(lambda: len(lines()) == 2, INTERVAL + 2)
+    until(lambda: len(lines()) == 2, INTERVAL + 2)
     threading.Event().wait(A_WHILE)
     assert len(lines()) == 2
 
@@ -76,7 +77,7 @@ def test_each_emitter_tells_its_own(rig: Rig, lines: Lines) -> None:
         put(emitter)
         assert emitter.drain(DEADLINE) is True
         oversize(emitter, 10)
-    eventually(lambda: len(lines()) == 6, INTERVAL + 2)
+    until(lambda: len(lines()) == 6, INTERVAL + 2)
     assert sum("(9 since the last such line)" in line for line in lines()) == 3
 
 
@@ -98,7 +99,7 @@ def test_failed_requests_are_told_while_a_long_backoff_runs(rig: Rig, lines: Lin
     for _ in range(5):
         assert emitter.drain(DEADLINE) is False
     assert emitter.retry_delay > 1
-    eventually(lambda: len(lines()) == 2, INTERVAL + 0.7)
+    until(lambda: len(lines()) == 2, INTERVAL + 0.7)
     assert lines()[1].startswith("request failed (4 since the last such line): status 500")
 
 
@@ -107,7 +108,7 @@ def test_an_idle_sender_wakes_no_more_once_all_is_told(rig: Rig, lines: Lines) -
     put(emitter)
     assert emitter.drain(DEADLINE) is True
     oversize(emitter, 3)
-    eventually(lambda: len(lines()) == 2, INTERVAL + 2)
+    until(lambda: len(lines()) == 2, INTERVAL + 2)
     looks: list[None] = []
     plan = emitter._delivery._schedule.plan
     emitter._delivery._schedule.plan = lambda now: (looks.append(None), plan(now))[1]
@@ -125,7 +126,7 @@ def test_what_an_emitter_holds_back_that_is_dropped_is_told_as_its_sender_ends(r
     oversize(emitter, 5)
     del emitter
     gc.collect()
-    eventually(lambda: len(lines()) == 2)
+    until(lambda: len(lines()) == 2)
     assert f"{TOLD} (4 since the last such line): " in lines()[1]
 
 
@@ -157,7 +158,7 @@ def test_a_redis_worker_tells_what_it_holds_back_though_it_has_nothing_to_send(r
     thread = threading.Thread(target=worker.run, daemon=True)
     thread.start()
     try:
-        eventually(lambda: len(lines()) >= 3)
+        until(lambda: len(lines()) >= 3)
     finally:
         worker.request_shutdown()
         thread.join(DEADLINE)
@@ -278,7 +279,7 @@ def test_a_burst_that_many_threads_drop_is_told_to_the_last(rig: Rig, lines: Lin
     def told() -> int:
         return sum(int(line.partition("(oversize) (")[2].partition(" ")[0] or 1) for line in lines())
 
-    eventually(lambda: told() == 4000, 3 * INTERVAL + 2)
+    until(lambda: told() == 4000, 3 * INTERVAL + 2)
     assert emitter.stats().dropped_events["oversize"] == 4000
 
 
@@ -287,6 +288,6 @@ def test_a_retry_that_succeeds_late_is_no_reason_to_say_more(rig: Rig, lines: Li
     rig.collector.respond(500, times=3)
     put(emitter)
     rig.collector.wait_for(1)
-    eventually(lambda: len(lines()) == 2, INTERVAL + 2)
+    until(lambda: len(lines()) == 2, INTERVAL + 2)
     threading.Event().wait(2 * INTERVAL)
     assert len(lines()) == 2

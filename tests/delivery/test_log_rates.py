@@ -94,7 +94,7 @@ def test_a_count_of_many_is_told_as_it_is(lines: Callable[[], list[str]]) -> Non
     assert [total([line]) for line in lines()] == [1, 10_007]
 
 
-def test_who_finds_another_at_it_does_not_wait(lines: Callable[[], list[str]]) -> None:
+def test_a_thread_that_finds_another_one_writing_does_not_wait(lines: Callable[[], list[str]]) -> None:
     entered, leave = threading.Event(), threading.Event()
     calls = 0
 

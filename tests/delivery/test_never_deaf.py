@@ -10,7 +10,8 @@ import pytest
 
 from fastemit import Emitter
 from tests.support.deaf import BACKGROUND, DOWN, goes_on
-from tests.support.delivery import DEADLINE, Rig, Running, eventually, numbers, put, within
+from tests.support.delivery import DEADLINE, Rig, Running, numbers, put, within
+from tests.support.waiting import until
 
 # -- a backoff with nothing queued -------------------------------------------------------------------------------------
 
@@ -89,7 +90,8 @@ def test_flushes_end_while_drop_oldest_drops_what_they_wait_for(rig: Rig, backgr
     flushed = [0, 0]
 
     def produce() -> None:
-        while not over.is_set():
+        # Who never waits has the GIL until it is taken away, so that a flush comes to a request every 0.2 s only.
+        while not over.wait(0.0002):
             put(emitter)
 
     def flush(me: int) -> None:
@@ -98,8 +100,7 @@ def test_flushes_end_while_drop_oldest_drops_what_they_wait_for(rig: Rig, backgr
             flushed[me] += 1
 
     running = [Running(produce), Running(produce), Running(lambda: flush(0)), Running(lambda: flush(1))]
-    # One that waits for a request takes 0.2 s here: five threads are after the GIL.
-    eventually(lambda: min(flushed) >= 10 and emitter.stats().dropped_events["overflow"] >= 50)
+    until(lambda: min(flushed) >= 10 and emitter.stats().dropped_events["overflow"] >= 50)
     over.set()
     for each in running:
         each.result()

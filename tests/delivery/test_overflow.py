@@ -22,8 +22,8 @@ from tests.support.emitters import (
     requests_of,
     sender_threads,
     threads_of,
-    until,
 )
+from tests.support.waiting import until
 
 POLICIES = ["backpressure", "drop_newest", "drop_oldest", "block"]
 DROPPING = ["drop_newest", "drop_oldest"]

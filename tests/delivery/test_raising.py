@@ -161,7 +161,7 @@ def test_no_line_is_written_while_a_lock_is_held(rig: Rig, log: Callable[[loggin
         "(rejected)",
         "(closed)",
         "callback raised",
-        "1 events left",
+        "1 event left",
     ):
         assert any(told in line for line in asking.lines), told
     assert asking.locked == []

@@ -10,8 +10,9 @@ import pytest
 import snowplow_tracker
 
 from fastemit import AsyncEmitter, Emitter
-from tests.support.delivery import DEADLINE, Rig, eventually, numbers, put
+from tests.support.delivery import DEADLINE, Rig, numbers, put
 from tests.support.emitters import QUICK, Recorder, accounted
+from tests.support.waiting import until
 
 Hook = Callable[[Callable[[list[dict[str, Any]]], None], list[dict[str, Any]]], object]
 
@@ -38,7 +39,7 @@ def make(rig: Rig, kind: str, hook: Hook, **settings: Any) -> Any:
 
 def told(emitter: Any) -> tuple[int, int, int]:
     """Sent, rejected and queued, when nothing is in flight."""
-    eventually(lambda: emitter.stats().in_flight_events == 0)
+    until(lambda: emitter.stats().in_flight_events == 0)
     stats = emitter.stats()
     return stats.sent_events, stats.dropped_events["rejected"], stats.queued_events
 

@@ -17,7 +17,9 @@ import requests
 
 from fastemit import Emitter
 from fastemit._signals import of_signal_handler
-from tests.support.delivery import DEADLINE, Rig, Running, eventually, numbers, put, within
+from tests.support.delivery import DEADLINE, Rig, Running, numbers, put, within
+from tests.support.slow import slow
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="needs a signal of the user's")
 
@@ -52,7 +54,7 @@ def strike() -> None:
 
 def strike_when(condition: Callable[[], object]) -> Running:
     def run() -> None:
-        eventually(condition)
+        until(condition)
         # A moment, so that the main thread is in the wait that it is to be woken from.
         time.sleep(0.02)
         os.kill(os.getpid(), signal.SIGUSR1)
@@ -316,7 +318,7 @@ def test_a_handler_of_any_kind_is_known(rig: Rig, handling: Handling, handler: A
 # -- a handler that takes long -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("background", [True, False])
+@pytest.mark.parametrize("background", [True, slow(False)])
 @pytest.mark.parametrize("call", ["drain", "close", "sync_flush"])
 def test_a_timed_wait_ends_though_a_handler_runs_across_its_deadline(
     rig: Rig, handling: Handling, call: str, background: bool
@@ -324,17 +326,17 @@ def test_a_timed_wait_ends_though_a_handler_runs_across_its_deadline(
     handled: list[float] = []
 
     def handler(*_: object) -> None:
-        time.sleep(0.5)
+        time.sleep(0.3)
         handled.append(time.monotonic())
 
     handling(handler)
     rig.collector.respond(hang=True, times=None)
     emitter = rig.emitter(background=background)
     put(emitter)
-    timer = threading.Timer(0.1, os.kill, [os.getpid(), signal.SIGUSR1])
+    timer = threading.Timer(0.05, os.kill, [os.getpid(), signal.SIGUSR1])
     timer.start()
-    with within(5.0, at_least=0.4):
-        getattr(emitter, call)(0.3)
+    with within(5.0, at_least=0.3):
+        getattr(emitter, call)(0.2)
     ended = time.monotonic()
     timer.join()
     # At once when the handler is done, and not some other time.
@@ -356,7 +358,7 @@ def test_an_input_that_waits_for_room_goes_on_waiting_after_a_handler(
         rig.collector.wait_for_requests(1)
         time.sleep(0.05)
         os.kill(os.getpid(), signal.SIGUSR1)
-        eventually(lambda: handled)
+        until(lambda: handled)
         rig.collector.release()
 
     striking = Running(strike_and_release)

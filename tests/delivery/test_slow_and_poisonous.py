@@ -11,8 +11,9 @@ import pytest
 
 from fastemit.testing import Collector, Request
 from tests.conftest import MakeEmitter
-from tests.support.emitters import DEADLINE, QUICK, Recorder, feed, numbered, numbers, until
+from tests.support.emitters import DEADLINE, QUICK, Recorder, feed, numbered, numbers
 from tests.support.faulty_network import FaultyNetwork
+from tests.support.waiting import until
 
 FIVE_THOUSAND = 5000
 #: Nothing is sent before it is asked for.
@@ -130,6 +131,8 @@ def test_drain_does_not_take_an_event_that_yields_its_place_for_sent(
 # -- a slow line -------------------------------------------------------------------------------------------------------
 
 
+# Slow: the line is.
+@pytest.mark.slow
 def test_requests_shrink_on_a_slow_uplink_until_they_pass_and_nothing_doubles_for_ever(
     collector: Collector, make_emitter: MakeEmitter
 ) -> None:

@@ -12,7 +12,8 @@ import pytest
 
 from fastemit.testing import Collector
 from tests.conftest import MakeEmitter
-from tests.support.emitters import QUICK, Recorder, feed, numbered, numbers, requests_of, until
+from tests.support.emitters import QUICK, Recorder, feed, numbered, numbers, requests_of
+from tests.support.waiting import until
 
 SUCCESSES = [200, 201, 202, 204, 206, 299]
 REJECTIONS = [400, 401, 403, 410, 422]

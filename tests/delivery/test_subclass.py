@@ -12,8 +12,9 @@ import pytest
 import snowplow_tracker
 
 from fastemit import AsyncEmitter, Emitter
-from tests.support.delivery import DEADLINE, Rig, Running, eventually, numbers, put
+from tests.support.delivery import DEADLINE, Rig, Running, numbers, put
 from tests.support.emitters import QUICK, Recorder, accounted
+from tests.support.waiting import until
 
 METHODS = pytest.mark.parametrize("method", ["post", "get"])
 KINDS: dict[str, tuple[type[Emitter], dict[str, Any]]] = {
@@ -198,8 +199,8 @@ def test_a_retry_calls_an_overridden_flush(rig: Rig, kind: str) -> None:
     emitter = make(rig, kind, {"flush": own}, batch_size=1, max_retry_delay_seconds=QUICK)
     put(emitter)
     if kind == "background=False":
-        eventually(lambda: put(emitter, first=len(calls)) or len(calls) > 1)
-    eventually(lambda: emitter.stats().queued_events + emitter.stats().in_flight_events == 0)
+        until(lambda: put(emitter, first=len(calls)) or len(calls) > 1)
+    until(lambda: emitter.stats().queued_events + emitter.stats().in_flight_events == 0)
     assert len(calls) >= 2
 
 
@@ -211,7 +212,7 @@ def test_a_patched_flush_is_called_by_input_while_it_lasts(rig: Rig, kind: str, 
     rig.collector.wait_for(2)
     with mock.patch.object(emitter if where == "instance" else type(emitter), "flush") as flush:
         put(emitter, 2, first=2)
-        eventually(lambda: flush.call_count == 1, 1.0)
+        until(lambda: flush.call_count == 1, 1.0)
     put(emitter, 3, first=4)
     assert numbers(rig.collector.wait_for(7, 2.0)) == list(range(7))
 

@@ -10,8 +10,9 @@ import pytest
 import snowplow_tracker
 
 from fastemit import AsyncEmitter, Emitter
-from tests.support.delivery import A_WHILE, Rig, Script, eventually, numbers, put, within
+from tests.support.delivery import A_WHILE, Rig, Script, numbers, put, within
 from tests.support.emitters import QUICK
+from tests.support.waiting import until
 
 CLASSES = pytest.mark.parametrize("cls", [Emitter, AsyncEmitter])
 METHODS = pytest.mark.parametrize("method", ["post", "get"])
@@ -71,7 +72,7 @@ def test_the_timer_calls_an_overridden_flush(rig: Rig, cls: type[Emitter], backg
     emitter.set_flush_timer(0.02)
     put(emitter)
     if background:
-        eventually(lambda: len(calls) >= 3)
+        until(lambda: len(calls) >= 3)
         assert threading.current_thread().name not in calls
     else:
         # Nobody but `input` keeps the time there.
@@ -131,7 +132,7 @@ def test_an_overridden_flush_that_does_nothing_holds_the_timer_s_events_back(rig
 
     emitter = rig.emitter(Own, flush_interval=0.02)
     put(emitter)
-    eventually(lambda: len(calls) >= 3)
+    until(lambda: len(calls) >= 3)
     assert rig.collector.requests == []
     assert emitter.stats().queued_events == 1
 
@@ -144,7 +145,7 @@ def test_the_retry_timer_runs_from_the_failure_to_the_next_success(rig: Rig, met
     emitter.on_failure = lambda *_: seen.append(emitter.retry_timer.is_active())
     put(emitter)
     rig.collector.wait_for(1)
-    eventually(lambda: not emitter.retry_timer.is_active())
+    until(lambda: not emitter.retry_timer.is_active())
     assert seen == [True, True, True]
     assert emitter.retry_delay == 0
 
@@ -205,7 +206,7 @@ def test_a_timer_does_not_keep_an_emitter_alive(rig: Rig) -> None:
     put(emitter)
     del emitter
     assert numbers(rig.collector.wait_for(1, timeout=3)) == [0]
-    eventually(lambda: not rig.new_threads())
+    until(lambda: not rig.new_threads())
 
 
 def test_a_long_timer_does_not_delay_the_end_of_the_process(rig: Rig, tmp_path: Any) -> None:

@@ -12,8 +12,9 @@ import pytest
 
 from fastemit import AsyncEmitter, Emitter
 from fastemit._delivery.controls import Timer
-from tests.support.delivery import A_WHILE, DEADLINE, Rig, eventually, numbers, put
+from tests.support.delivery import A_WHILE, DEADLINE, Rig, numbers, put
 from tests.support.emitters import QUICK
+from tests.support.waiting import until
 
 LINE = "a flush timer with background=False: no thread keeps the time, so the first input after each interval of"
 
@@ -118,7 +119,7 @@ def test_no_timer_is_active_after_close(rig: Rig, background: bool) -> None:
     assert emitter.drain(DEADLINE) is False
     assert (emitter.timer.is_active(), emitter.retry_timer.is_active()) == (True, True)
     assert emitter.close(0) == 1
-    eventually(lambda: not emitter.timer.is_active())
+    until(lambda: not emitter.timer.is_active())
     assert emitter.retry_timer.is_active() is False
 
 

@@ -19,8 +19,9 @@ import pytest
 from fastemit import AsyncEmitter, Emitter
 from fastemit._delivery.senders import Senders
 from fastemit._delivery.waiting import Inbox
-from fastemit._interfaces import Outcome
-from tests.support.delivery import Running, eventually
+from fastemit._interfaces import EventBatch, Outcome
+from tests.support.delivery import Running
+from tests.support.waiting import until
 
 #: Seconds until a wake is taken for lost.
 DEADLINE = 4.0
@@ -71,18 +72,16 @@ class JitteryBuffer:
 class Sink:
     """A transport that answers at once: with the next of `statuses`, and then 200."""
 
-    timeout = None
-
     def __init__(self) -> None:
         self.statuses: list[int] = []
         self.sent = 0
         self._lock = threading.Lock()
 
-    def post(self, body: Any, _cap: float | None = None) -> Outcome:
+    def send(self, batch: EventBatch, _cap: float | None = None) -> Outcome:
         with self._lock:
             status = self.statuses.pop(0) if self.statuses else 200
             if status == 200:
-                self.sent += bytes(body).count(b'"stm":"')
+                self.sent += len(batch)
         return Outcome(status)
 
     def close(self) -> None:
@@ -154,8 +153,8 @@ def rounds(effort: float = EFFORT) -> Iterator[int]:
     return itertools.takewhile(lambda number: number < 30 or time.monotonic() < over, itertools.count(1))
 
 
-def until(condition: Callable[[], bool]) -> None:
-    """As `eventually`, but looks as often as it can."""
+def busily(condition: Callable[[], bool]) -> None:
+    """As `until`, but looks as often as it can."""
     deadline = time.monotonic() + DEADLINE
     while not condition():
         assert time.monotonic() < deadline, "a wake was lost"
@@ -172,7 +171,7 @@ def test_the_event_that_makes_it_due_wakes_a_sender(hostile: Hostile, threads: i
     for number in rounds():
         for _ in range(batch_size):
             emitter.input({"e": "pv"})
-        until(lambda number=number: number * batch_size - sink.sent < batch_size)  # type: ignore[misc]
+        busily(lambda number=number: number * batch_size - sink.sent < batch_size)  # type: ignore[misc]
     assert sink.sent > 20 * batch_size
 
 
@@ -198,7 +197,7 @@ def test_events_of_several_producers_wake_senders(hostile: Hostile, threads: int
         start.wait(DEADLINE)
         done.wait(DEADLINE)
         # A sender that was late for the last round may take a part of this one before it is due; ten wait for nobody.
-        until(lambda number=number: number * 10 - sink.sent < batch_size)  # type: ignore[misc]
+        busily(lambda number=number: number * 10 - sink.sent < batch_size)  # type: ignore[misc]
     over.set()
     start.wait(DEADLINE)
     for producer in producers:
@@ -211,7 +210,7 @@ def test_a_flush_that_is_asked_for_after_an_event_sends_it(hostile: Hostile, thr
     for number in rounds():
         emitter.input({"e": "pv"})
         emitter.flush()
-        until(lambda number=number: sink.sent == number)  # type: ignore[misc]
+        busily(lambda number=number: sink.sent == number)  # type: ignore[misc]
 
 
 @THREADS
@@ -236,7 +235,7 @@ def test_a_short_timer_races_with_events(hostile: Hostile, threads: int, batch_s
     emitter, sink = hostile.emitter(thread_count=threads, batch_size=batch_size, flush_interval=0.0007)
     for number in rounds():
         emitter.input({"e": "pv"})
-        until(lambda number=number: sink.sent == number)  # type: ignore[misc]
+        busily(lambda number=number: sink.sent == number)  # type: ignore[misc]
 
 
 def test_events_wake_a_sender_whose_waits_keep_timing_out(hostile: Hostile) -> None:
@@ -247,11 +246,11 @@ def test_events_wake_a_sender_whose_waits_keep_timing_out(hostile: Hostile) -> N
         emitter.input({"e": "pv"})
         if number % 10 == 0:
             emitter.cancel_flush_timer()
-            until(lambda number=number: sink.sent == number)  # type: ignore[misc]
+            busily(lambda number=number: sink.sent == number)  # type: ignore[misc]
             emitter.set_flush_timer(0.0007)
     emitter.cancel_flush_timer()
     emitter.input({"e": "pv"})
-    eventually(lambda: emitter.stats().queued_events == 0)
+    until(lambda: emitter.stats().queued_events == 0)
 
 
 @THREADS
@@ -260,7 +259,7 @@ def test_a_timer_that_is_set_wakes_a_sender_that_waits_for_ever(hostile: Hostile
     for number in rounds():
         emitter.input({"e": "pv"})
         emitter.set_flush_timer(0.0005)
-        until(lambda number=number: sink.sent == number)  # type: ignore[misc]
+        busily(lambda number=number: sink.sent == number)  # type: ignore[misc]
         emitter.cancel_flush_timer()
 
 
@@ -279,7 +278,7 @@ def test_timers_that_are_set_and_cancelled_race_with_events(hostile: Hostile) ->
     for each in toggling:
         each.result()
     emitter.set_flush_timer(0.0005)
-    until(lambda: sink.sent == made)
+    busily(lambda: sink.sent == made)
 
 
 @THREADS
@@ -288,7 +287,7 @@ def test_kept_events_are_retried_when_the_backoff_is_over(hostile: Hostile, thre
     for number in rounds():
         sink.statuses = [503] * (number % 3)
         emitter.input({"e": "pv"})
-        until(lambda number=number: sink.sent == number)  # type: ignore[misc]
+        busily(lambda number=number: sink.sent == number)  # type: ignore[misc]
 
 
 @THREADS
@@ -299,7 +298,7 @@ def test_events_that_come_while_a_backoff_ends_are_sent(hostile: Hostile, thread
         emitter.input({"e": "pv"})
         hostile.jitter()
         emitter.input({"e": "pv"})
-        until(lambda number=number: sink.sent == 2 * number)  # type: ignore[misc]
+        busily(lambda number=number: sink.sent == 2 * number)  # type: ignore[misc]
 
 
 @THREADS
@@ -316,7 +315,7 @@ def test_producers_that_wait_for_room_get_it(hostile: Hostile, threads: int, cap
     producers = [Running(produce) for _ in range(4)]
     total = sum(producer.result() for producer in producers)
     emitter.flush()
-    until(lambda: sink.sent == total)
+    busily(lambda: sink.sent == total)
 
 
 @THREADS
@@ -338,4 +337,4 @@ def test_an_emitter_that_is_dropped_wakes_its_senders(hostile: Hostile) -> None:
         hostile.jitter()
         hostile._emitters.clear()
         del emitter
-        until(lambda sink=sink: sink.sent == 1)  # type: ignore[misc]
+        busily(lambda sink=sink: sink.sent == 1)  # type: ignore[misc]

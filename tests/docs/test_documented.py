@@ -253,7 +253,7 @@ def test_each_row_names_a_test_or_says_that_it_is_not_there_yet() -> None:
     assert [row[0] for row in table_rows() if not _TEST.search(row[1]) and row[1] != "not yet"] == []
 
 
-@pytest.mark.parametrize("page", ["docs/drop-in.md", "docs/guarantees.md"])
+@pytest.mark.parametrize("page", ["docs/drop-in.md", "docs/guarantees.md", "docs/deploys.md"])
 def test_each_test_that_a_page_names_is_there(page: str) -> None:
     named = set(_TEST.findall((ROOT / page).read_text(encoding="utf-8")))
     assert named

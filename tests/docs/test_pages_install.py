@@ -14,10 +14,13 @@ import pytest
 from tests.support.pages import ROOT, blocks
 
 RECIPES = sorted(f"docs/recipes/{path.name}" for path in (ROOT / "docs/recipes").glob("*.md") if path.stem != "index")
-PAGES = ["README.md", *(f"docs/{name}.md" for name in ["index", "quick-start", "migrate", "monitoring", "scaling"])]
+PAGES = [
+    "README.md",
+    *(f"docs/{name}.md" for name in ["index", "quick-start", "migrate", "monitoring", "testing", "scaling", "deploys"]),
+]
 PAGES += ["docs/scaling-celery.md", *RECIPES]
 #: What brings a module or a command that has another name: an extra of fastemit's, or a package.
-BROUGHT_BY = {"snowplow_tracker": "tracker", "prometheus_client": "prometheus"}
+BROUGHT_BY = {"kombu": "celery", "snowplow_tracker": "tracker", "prometheus_client": "prometheus"}
 #: Commands that are there anyway.
 THERE = {"python", "pip", "curl", "fastemit", "make", "docker", "redis-cli"}
 

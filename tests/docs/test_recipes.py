@@ -20,7 +20,6 @@ from tests.support.hosts import needs_host
 from tests.support.pages import ROOT, block, command, write_files
 from tests.support.ports import answers, free_port
 from tests.support.processes import Watched, watched
-from tests.support.slow import slow
 
 REQUESTS = 12
 PAGES = sorted(path.stem for path in (ROOT / "docs/recipes").glob("*.md"))
@@ -176,6 +175,7 @@ def test_lambda_has_sent_everything_when_the_handler_returns(recipe: MakeRecipe)
 # -- servers ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @needs_host("django")
 @needs_host("gunicorn")
 def test_django_tracks_each_request(recipe: MakeRecipe) -> None:
@@ -223,6 +223,7 @@ def test_asyncio_without_a_framework_delivers(recipe: MakeRecipe) -> None:
     assert worker.labels == list(range(100))
 
 
+@pytest.mark.slow
 @needs_host("gunicorn")
 def test_gunicorn_with_preload_tracks_each_request_and_the_start_once(recipe: MakeRecipe) -> None:
     site = recipe("gunicorn")
@@ -250,7 +251,8 @@ def test_gunicorn_with_gevent_workers_tracks_each_request_and_the_start_once(rec
 
 
 @needs_host("uwsgidecorators")
-@pytest.mark.parametrize("threads", [True, slow(False)], ids=["threads", "no-threads"])
+@pytest.mark.slow
+@pytest.mark.parametrize("threads", [True, False], ids=["threads", "no-threads"])
 def test_uwsgi_tracks_each_request_and_the_start_once(recipe: MakeRecipe, threads: bool) -> None:
     site = recipe("uwsgi")
     if not threads:

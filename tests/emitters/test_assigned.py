@@ -12,8 +12,8 @@ import pytest
 
 from fastemit import AsyncEmitter, Emitter, InMemoryEventStore
 from fastemit.testing import Collector
-from tests.support.delivery import eventually
 from tests.support.emitters import Recorder
+from tests.support.waiting import until
 
 MakeEmitter = Callable[..., Any]
 
@@ -79,7 +79,7 @@ def test_a_shorter_longest_delay_ends_a_backoff_that_runs(make_emitter: MakeEmit
     assert emitter.retry_delay == 50
     emitter.max_retry_delay_seconds = 0.05
     assert emitter.retry_delay <= 0.05
-    eventually(lambda: len(collector.events) == 1)
+    until(lambda: len(collector.events) == 1)
     assert emitter.max_retry_delay_seconds == 0.05
 
 

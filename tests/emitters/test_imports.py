@@ -19,10 +19,11 @@ PUBLIC = {
 }
 
 
-@pytest.mark.parametrize("module", ["fastemit", "fastemit.testing", "fastemit.cli"])
+@pytest.mark.parametrize("module", ["fastemit", "fastemit.testing", "fastemit.testing.plugin", "fastemit.cli"])
 def test_no_optional_package_is_imported(module: str) -> None:
     program = f"""
 import sys, {module}
+from fastemit import Emitter, EmitterConfiguration, InMemoryEventStore
 print(sorted({{"requests", "redis", "celery", "snowplow_tracker", "certifi", "orjson"}} & set(sys.modules)))
 """
     assert output_of(program) == "['orjson']"
@@ -34,6 +35,7 @@ import sys, threading
 opened = []
 sys.addaudithook(lambda event, args: opened.append(event) if event.startswith("socket.") else None)
 import fastemit
+from fastemit import *
 print(opened)
 # urllib3 looks at its own import whether an IPv6 socket can be bound, and closes it.
 import urllib3
@@ -62,6 +64,7 @@ import logging
 root = logging.getLogger()
 before = (root.level, root.handlers[:], logging.root.manager.disable)
 import fastemit
+from fastemit import *
 logger = logging.getLogger("fastemit")
 print(before == (root.level, root.handlers, logging.root.manager.disable), [type(h).__name__ for h in logger.handlers])
 print(logger.level, logger.propagate, fastemit.logger is logger)
@@ -102,6 +105,20 @@ def test_a_star_import_brings_the_public_names() -> None:
 def test_modules_have_the_references_names(module: str, names: list[str]) -> None:
     imported = __import__(f"fastemit.{module}", fromlist=names)
     assert [name for name in names if not hasattr(imported, name)] == []
+
+
+@pytest.mark.parametrize("module", ["emitter_configuration", "emitters", "event_store", "stats", "typing"])
+def test_a_public_module_is_there_without_an_import_of_its_own(module: str) -> None:
+    assert output_of(f"import fastemit; print(fastemit.{module}.__name__)") == f"fastemit.{module}"
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="module 'fastemit' has no attribute 'Emiter'"):
+        fastemit.Emiter  # noqa: B018
+
+
+def test_dir_lists_what_was_not_asked_for_yet() -> None:
+    assert output_of(f"import fastemit; print(sorted({PUBLIC} - set(dir(fastemit))))") == "[]"
 
 
 def test_a_path_through_the_version() -> None:

@@ -12,7 +12,8 @@ import pytest
 import fastemit
 from fastemit import AsyncEmitter, Emitter, InMemoryEventStore
 from fastemit.testing import Collector
-from tests.support.emitters import numbered, numbers, until
+from tests.support.emitters import numbered, numbers
+from tests.support.waiting import until
 
 NOBODY = "http://127.0.0.1:9"
 

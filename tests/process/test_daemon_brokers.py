@@ -39,7 +39,7 @@ def of_redis(server: RedisServer, make: str, use: str, in_use: bool) -> str:
     """)
 
 
-OURS = "from fastemit.redis.scripts import client_of; emitter = RedisEmitter(client_of(URL))"
+OURS = "from fastemit.redis._clients import client_of; emitter = RedisEmitter(client_of(URL))"
 THEIRS = "emitter = RedisEmitter(redis.Redis.from_url(URL))"
 
 

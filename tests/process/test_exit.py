@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 
 from fastemit import AsyncEmitter, Emitter
-from tests.support.delivery import Rig, Script, eventually, numbers, put
+from tests.support.delivery import Rig, Script, numbers, put
+from tests.support.slow import slow
+from tests.support.waiting import until
 
 
 @pytest.fixture
@@ -23,7 +25,7 @@ def run(rig: Rig, tmp_path: Path) -> Script:
 # -- what is queued is sent ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("cls", ["Emitter", "AsyncEmitter"])
+@pytest.mark.parametrize("cls", ["Emitter", slow("AsyncEmitter")])
 @pytest.mark.parametrize("settings", ["", "batch_size=1", "background=False"])
 def test_events_that_are_queued_when_the_process_ends_are_delivered(run: Script, cls: str, settings: str) -> None:
     assert run(f"put({cls}(URL, {settings}))").well
@@ -108,7 +110,7 @@ def trouble(rig: Rig, kind: str) -> None:
         rig.collector.respond(drip=0.1, times=None)
 
 
-@pytest.mark.parametrize("background", [True, False])
+@pytest.mark.parametrize("background", [True, slow(False)])
 @pytest.mark.parametrize("kind", TROUBLE)
 def test_the_process_ends_in_time_whatever_the_collector_does(
     rig: Rig, run: Script, kind: str, background: bool
@@ -223,7 +225,7 @@ def test_an_emitter_that_is_dropped_sends_what_is_queued(rig: Rig, threads: int)
     put(emitter, 3)
     del emitter
     assert numbers(rig.collector.wait_for(3)) == [0, 1, 2]
-    eventually(lambda: not rig.new_threads())
+    until(lambda: not rig.new_threads())
 
 
 def test_an_emitter_in_a_cycle_that_is_dropped_sends_what_is_queued_and_calls_back(rig: Rig) -> None:
@@ -232,9 +234,9 @@ def test_an_emitter_in_a_cycle_that_is_dropped_sends_what_is_queued_and_calls_ba
     put(owner.emitter, 3)
     del owner
     # A sender that is just starting still holds on to it, so the first collection may come too early.
-    eventually(lambda: gc.collect() >= 0 and numbers(events) == [0, 1, 2])
+    until(lambda: gc.collect() >= 0 and numbers(events) == [0, 1, 2])
     assert numbers(rig.collector.events) == [0, 1, 2]
-    eventually(lambda: not rig.new_threads())
+    until(lambda: not rig.new_threads())
 
 
 def test_an_emitter_that_is_dropped_in_a_backoff_retries(rig: Rig) -> None:
@@ -244,7 +246,7 @@ def test_an_emitter_that_is_dropped_in_a_backoff_retries(rig: Rig) -> None:
     emitter.flush()
     del emitter
     assert numbers(rig.collector.wait_for(3)) == [0, 1, 2]
-    eventually(lambda: not rig.new_threads())
+    until(lambda: not rig.new_threads())
 
 
 @pytest.mark.parametrize("settings", ["", "background=False"])
@@ -258,12 +260,12 @@ def test_an_idle_emitter_that_is_dropped_is_collected_and_its_threads_end(rig: R
     emitter = AsyncEmitter(rig.collector.url, thread_count=threads)
     put(emitter, 3)
     emitter.sync_flush()
-    eventually(lambda: len(rig.new_threads()) == threads)
+    until(lambda: len(rig.new_threads()) == threads)
     seen: list[Any] = [weakref.ref(emitter), weakref.ref(emitter._delivery), weakref.ref(emitter._buffer)]
     del emitter
-    eventually(lambda: gc.collect() >= 0 and [ref() for ref in seen] == [None] * 3)
-    eventually(lambda: not rig.new_threads())
-    eventually(lambda: rig.collector.open_connections == 0)
+    until(lambda: gc.collect() >= 0 and [ref() for ref in seen] == [None] * 3)
+    until(lambda: not rig.new_threads())
+    until(lambda: rig.collector.open_connections == 0)
 
 
 def test_an_idle_emitter_in_a_cycle_is_collected_and_its_thread_ends(rig: Rig) -> None:
@@ -272,8 +274,8 @@ def test_an_idle_emitter_in_a_cycle_is_collected_and_its_thread_ends(rig: Rig) -
     owner.emitter.sync_flush()
     seen: list[Any] = [weakref.ref(owner), weakref.ref(owner.emitter)]
     del owner
-    eventually(lambda: gc.collect() >= 0 and [ref() for ref in seen] == [None] * 2)
-    eventually(lambda: not rig.new_threads())
+    until(lambda: gc.collect() >= 0 and [ref() for ref in seen] == [None] * 2)
+    until(lambda: not rig.new_threads())
 
 
 def test_an_emitter_that_had_no_event_is_collected_at_once(rig: Rig) -> None:
@@ -297,4 +299,4 @@ def test_an_emitter_that_its_own_sender_drops_is_collected(rig: Rig) -> None:
     put(held[0], 3)
     held[0].async_flush()
     assert dropped.wait(10)
-    eventually(lambda: not rig.new_threads())
+    until(lambda: not rig.new_threads())

@@ -75,7 +75,7 @@ def test_what_a_later_exit_handler_flushes_is_sent_on_each_python(run: WatchedSc
     assert run.arrived == [10 * number + event for number in range(len(EMITTERS)) for event in range(5)]
 
 
-@pytest.mark.parametrize("flush", FLUSHES)
+@pytest.mark.parametrize("flush", slow_but(["flush()", "drain(5)", "close()"], FLUSHES))
 def test_every_way_to_flush_sends_in_the_handler_s_own_thread(run: WatchedScript, flush: str) -> None:
     script = f"""
     emitter = AsyncEmitter(URL, on_success=lambda _: threads.add(threading.get_ident()))
@@ -143,7 +143,9 @@ def test_a_log_handler_that_a_thread_holds_for_ever_does_not_hold_up_the_end(run
     assert run(script, preamble).well
 
 
-@pytest.mark.parametrize("settings", ["batch_size=1", "method='get'", "batch_size=2", "batch_size=1, background=False"])
+@pytest.mark.parametrize(
+    "settings", ["batch_size=1", "method='get'", slow("batch_size=2"), slow("batch_size=1, background=False")]
+)
 def test_at_the_limit_a_later_handler_s_events_are_sent_without_a_flush(run: WatchedScript, settings: str) -> None:
     assert run(f"emitter = Emitter(URL, {settings})\nput(emitter, 2)\ndef last(): put(emitter, 2, 2)", FIRST).well
     assert run.arrived == [0, 1, 2, 3]
@@ -214,7 +216,7 @@ def test_nobody_waits_for_room_for_ever(rig: Rig, run: WatchedScript) -> None:
 
 
 @PYTHONS
-@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("method", ["fork", slow("spawn")])
 def test_a_finalizer_of_a_child_of_multiprocessing_that_runs_later_tracks_and_flushes(
     run: WatchedScript, version: str, method: str
 ) -> None:
@@ -259,7 +261,7 @@ def test_a_finalizer_of_a_child_of_billiard_that_runs_later_tracks_and_flushes(r
     assert run.arrived == [0, 1, 2, 3, 4]
 
 
-@pytest.mark.parametrize("settings", ["", ", batch_size=10", ", batch_size=10, background=False"])
+@pytest.mark.parametrize("settings", ["", slow(", batch_size=10"), ", batch_size=10, background=False"])
 def test_a_redis_emitter_pushes_what_a_later_exit_handler_flushes(run: WatchedScript, rdb: Any, settings: str) -> None:
     port = rdb.connection_pool.connection_kwargs["port"]
     script = f"""

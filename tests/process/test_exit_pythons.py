@@ -80,10 +80,12 @@ WAYS_OUT = {
     ),
 }
 MORE = {"busy": 500, "no-threads": 3}
+#: Ways out that `test_exit.py` does not have.
+NOT_ELSEWHERE = ["sys-exit-in-a-thread", "sigterm-with-a-handler-that-closes", "a-thread-goes-on", "dropped", "busy"]
 
 
 @PYTHONS
-@pytest.mark.parametrize("way", WAYS_OUT)
+@pytest.mark.parametrize("way", slow_but(NOT_ELSEWHERE, WAYS_OUT))
 def test_what_is_queued_is_delivered_once_and_stderr_says_nothing_of_it(
     run: WatchedScript, version: str, way: str
 ) -> None:
@@ -114,7 +116,7 @@ OBSTACLES = {
 
 
 @PYTHONS
-@pytest.mark.parametrize("obstacle", OBSTACLES)
+@pytest.mark.parametrize("obstacle", slow_but(["hanging-in-flight", "callback", "many-async"], OBSTACLES))
 def test_the_process_ends_within_half_a_second_of_its_deadline(
     rig: Rig, run: WatchedScript, version: str, obstacle: str
 ) -> None:

@@ -122,6 +122,7 @@ def test_a_fork_does_not_wait_for_a_request_in_flight(run: Script) -> None:
         put(emitter, 3, 10)
         sys.exit(0)
     assert os.waitpid(child, 0)[1] == 0
+    stuck.close(0)
     """).well
     assert run.arrived == [10, 11, 12]
 

@@ -16,7 +16,7 @@ from tests.support.environment import environment
 from tests.support.hosts import needs_host
 from tests.support.ports import answers, free_port
 from tests.support.processes import WATCHDOG, Watched, WatchedScript, watched
-from tests.support.slow import slow
+from tests.support.slow import slow, slow_but
 
 POSIX = sys.platform != "win32"
 METHODS = ["fork", "forkserver", "spawn"] if POSIX else ["spawn"]
@@ -38,7 +38,7 @@ def main(body: str) -> str:
 
 
 @pytest.mark.parametrize("settings", ["", slow("background=False")])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", slow_but(METHODS[:1], METHODS))
 def test_a_child_that_ends_by_itself_delivers(run: WatchedScript, method: str, settings: str) -> None:
     script = f"""
 import multiprocessing
@@ -59,7 +59,7 @@ def child(url, first):
     assert run.arrived == [0, 1, 2, 10, 11, 12, 20, 21, 22]
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", slow_but(METHODS[-1:], METHODS))
 def test_the_workers_of_a_pool_that_is_closed_deliver(run: WatchedScript, method: str) -> None:
     script = """
 import multiprocessing

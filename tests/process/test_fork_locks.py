@@ -8,6 +8,7 @@ import pytest
 
 from tests.support.delivery import Rig
 from tests.support.processes import WatchedScript
+from tests.support.slow import slow
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there is no fork on Windows")
 
@@ -194,7 +195,7 @@ def test_a_fork_while_another_thread_holds_the_session_s_cookies_hangs_nobody(ru
 
 
 @pytest.mark.parametrize("answer", [{"status": 200}, {"status": 503, "retry_after": "Wed, 21 Oct 2015 07:28:00 GMT"}])
-@pytest.mark.parametrize("settings", ["", "session=requests.Session()", "method='get'"])
+@pytest.mark.parametrize("settings", ["", "session=requests.Session()", slow("method='get'")])
 def test_a_request_imports_nothing(rig: Rig, run: WatchedScript, settings: str, answer: dict[str, str | int]) -> None:
     """A fork in the middle of an import would leave a lock in the child that nobody will ever release."""
     headers = {"Retry-After": str(answer["retry_after"])} if "retry_after" in answer else {}

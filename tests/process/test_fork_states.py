@@ -37,7 +37,7 @@ STATES = {
 
 KINDS = ["background=False", "method='get'", "flush_interval=5", "event_store=Store()"]
 
-CASES = [(state, "") for state in STATES] + [("in-flight", kind) for kind in KINDS]
+CASES = [(state, "") for state in STATES] + [slow("in-flight", kind) for kind in KINDS]
 
 CHILD = """
 forked_at = time.monotonic()
@@ -59,7 +59,7 @@ assert os.waitpid(child, 0)[1] == 0
 """
 
 
-@pytest.mark.parametrize(("state", "kind"), CASES, ids=[f"{state}-{kind}".rstrip("-") for state, kind in CASES])
+@pytest.mark.parametrize(("state", "kind"), CASES, ids=[*STATES, *KINDS])
 def test_parent_and_child_deliver_their_own_events_once(rig: Rig, run: WatchedScript, state: str, kind: str) -> None:
     if state in ("backoff", "probe"):
         rig.collector.respond(503)

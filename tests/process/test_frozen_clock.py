@@ -20,6 +20,7 @@ from fastemit import _time as clock
 from fastemit.testing import Collector
 from tests.support.delivery import Script, rigged
 from tests.support.emitters import QUICK
+from tests.support.slow import slow_but_one_of_each
 from tests.support.stores import ListStore
 
 MakeEmitter = Callable[..., Any]
@@ -77,8 +78,21 @@ INLINE = {
     "store-inline": lambda: {"background": False, "event_store": ListStore()},
 }
 every_clock = pytest.mark.parametrize("clock_of_python", CLOCKS, ids=lambda way: way.__name__)
-in_a_thread = pytest.mark.parametrize("settings", SENDING.values(), ids=SENDING)
-everywhere = pytest.mark.parametrize("settings", (SENDING | INLINE).values(), ids=SENDING | INLINE)
+
+
+def with_every_clock(settings: dict[str, Any]) -> pytest.MarkDecorator:
+    """Each kind of emitter with each clock; slow is what says no more of a clock or a kind than a case before it."""
+    cases = slow_but_one_of_each(
+        [(clock, SENDING.get(kind) or INLINE[kind]) for clock in CLOCKS for kind in settings],
+        lambda case: case[0],
+        lambda case: case[1],
+    )
+    names = [f"{clock.__name__}-{kind}" for clock in CLOCKS for kind in settings]
+    return pytest.mark.parametrize(("clock_of_python", "settings"), cases, ids=names)
+
+
+in_a_thread = with_every_clock(SENDING)
+everywhere = with_every_clock(SENDING | INLINE)
 
 
 @contextlib.contextmanager
@@ -88,7 +102,6 @@ def in_real_seconds(most: float, least: float = 0.0) -> Iterator[None]:
     assert least <= clock.monotonic() - began < most
 
 
-@every_clock
 @in_a_thread
 def test_what_failed_while_the_clock_stood_is_retried_while_it_stands(
     collector: Collector, make_emitter: MakeEmitter, clock_of_python: Any, settings: Any
@@ -101,7 +114,6 @@ def test_what_failed_while_the_clock_stood_is_retried_while_it_stands(
     assert [request.status for request in collector.requests] == [500, 500, 200]
 
 
-@every_clock
 @in_a_thread
 def test_what_failed_while_the_clock_stood_is_retried_when_it_goes_again(
     collector: Collector, make_emitter: MakeEmitter, clock_of_python: Any, settings: Any
@@ -115,7 +127,6 @@ def test_what_failed_while_the_clock_stood_is_retried_when_it_goes_again(
     collector.wait_for(1, PATIENCE)
 
 
-@every_clock
 @in_a_thread
 def test_a_flush_timer_that_is_set_while_the_clock_stands_runs(
     collector: Collector, make_emitter: MakeEmitter, clock_of_python: Any, settings: Any
@@ -127,7 +138,6 @@ def test_a_flush_timer_that_is_set_while_the_clock_stands_runs(
         collector.wait_for(1, PATIENCE)
 
 
-@every_clock
 @everywhere
 def test_close_retries_while_the_clock_stands(
     collector: Collector, make_emitter: MakeEmitter, clock_of_python: Any, settings: Any
@@ -140,7 +150,6 @@ def test_close_retries_while_the_clock_stands(
     assert len(collector.events) == 1
 
 
-@every_clock
 @everywhere
 def test_close_ends_in_time_while_the_clock_stands(
     collector: Collector, make_emitter: MakeEmitter, clock_of_python: Any, settings: Any
@@ -191,7 +200,6 @@ def test_a_date_to_retry_after_is_compared_with_the_date_that_it_is(
     assert 15 < emitter.retry_delay <= 30
 
 
-@every_clock
 @everywhere
 def test_stm_is_the_time_that_the_program_sees(
     collector: Collector, make_emitter: MakeEmitter, clock_of_python: Any, settings: Any
@@ -286,7 +294,7 @@ def test_a_process_ends_in_time_while_the_clock_stands(tmp_path: Path, backgroun
             """,
         )
     assert ended.status == 0
-    assert "closed with 1 events left" in ended.errors
+    assert "closed with 1 event left" in ended.errors
 
 
 @every_clock

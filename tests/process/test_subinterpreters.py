@@ -18,6 +18,8 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the watchdog of
 PYTHONS = pytest.mark.parametrize("version", slow_but([RUNNING], sorted(pythons())))
 #: Since 3.12 an interpreter can have a GIL of its own; before, none that has threads can be destroyed.
 SINCE_3_12 = sorted({*pythons()} - {"3.10", "3.11"})
+#: The oldest that destroys an interpreter with a sender's thread, and the running one.
+QUICK = {*SINCE_3_12[:1], RUNNING}
 PYTHONS_SINCE_3_12 = pytest.mark.parametrize("version", slow_but(SINCE_3_12[:1], SINCE_3_12))
 #: Comes before anything of fastemit, and so before the script's own import of it, which is left out by the exit.
 LEGACY = """
@@ -40,7 +42,7 @@ def run(interpreter, code):
 
 IMPORT = '''
 try:
-    import fastemit
+    from fastemit import Emitter
     print("loaded", flush=True)
 except ImportError as error:
     print(error.name, error, flush=True)
@@ -82,6 +84,13 @@ def test_an_isolated_interpreter_is_told_what_to_set(run: WatchedScript, version
 def test_the_second_interpreter_of_a_process_is_told_what_to_set(run: WatchedScript, version: str, first: str) -> None:
     loaded, line, _ = run_main(run, version, f"{first}\nrun(create(), IMPORT)").lines
     assert loaded == "loaded"
+    assert told_what_to_set(line)
+
+
+@pytest.mark.parametrize("module", ["emitters", "emitter_configuration", "event_store", "stats"])
+def test_each_public_module_tells_it_when_it_is_the_first(run: WatchedScript, module: str) -> None:
+    first = f"IMPORT.replace('from fastemit import Emitter', 'import fastemit.{module}')"
+    line, _ = run_main(run, "3.13", f"run(create(isolated=True), {first})").lines
     assert told_what_to_set(line)
 
 
@@ -139,7 +148,8 @@ def test_an_interpreter_can_be_destroyed_just_after_a_close(run: WatchedScript, 
 @pytest.mark.parametrize(
     ("version", "emitter"),
     [
-        pytest.param(version, emitter, id=f"{version}-{name}")
+        # Slow but for each kind of emitter once.
+        pytest.param(version, emitter, id=f"{version}-{name}", marks=[] if version in QUICK else pytest.mark.slow)
         for version in sorted(pythons())
         for name, emitter in EMITTERS.items()
         if version not in ("3.10", "3.11") or "background=False" in emitter

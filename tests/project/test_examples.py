@@ -17,12 +17,12 @@ from pathlib import Path
 import pytest
 
 from fastemit.testing import Collector
-from tests.support.delivery import eventually
 from tests.support.environment import environment
 from tests.support.hosts import needs_host
 from tests.support.pages import ROOT, block, command
 from tests.support.ports import answers, free_port
 from tests.support.processes import Watched, watched
+from tests.support.waiting import until
 
 EXAMPLES = ROOT / "examples"
 REQUESTS = 40
@@ -95,7 +95,7 @@ def test_the_fastapi_service_says_that_the_collector_is_down_and_loses_nothing_b
         server.until(lambda: answers(shop.port))
         assert shop.ask("/health")[0] == 200
         assert shop.ask("/products/1")[0] == 200
-        eventually(lambda: shop.ask("/health")[0] == 503)
+        until(lambda: shop.ask("/health")[0] == 503)
         assert json.loads(shop.ask("/health")[1]) == {"queued": 1, "sent": 0, "last_error": "status 500"}
         shop.collector.respond(200, times=None)
         server.process.send_signal(signal.SIGINT)
@@ -123,7 +123,7 @@ def test_the_flask_service_tracks_each_request_and_each_worker_tells_its_own_num
             return [float(value) for (value,) in told]
 
         # The outcome of the last request is counted a moment after the collector has it.
-        eventually(lambda: sum(sent()) == REQUESTS)
+        until(lambda: sum(sent()) == REQUESTS)
         server.process.send_signal(signal.SIGTERM)
         assert server.wait().returncode == 0
     assert sorted(shop.urls()) == sorted(f"http://127.0.0.1:{shop.port}/products/{n}" for n in range(REQUESTS))

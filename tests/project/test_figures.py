@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from fastemit._settings import DEFAULT_BUFFER_BYTES
+
 ROOT = Path(__file__).resolve().parents[2]
 FIGURES = {
     figure["name"]: figure for figure in json.loads((ROOT / "benchmarks/results.json").read_text("utf-8"))["figures"]
@@ -53,8 +55,9 @@ def test_a_figure_is_compared_to_the_digits_it_has(told: str, measured: float, s
         (r"; ([\d.]+) times `orjson.dumps` alone", FIGURES["input, one int"]["value"]),
     ],
 )
-def test_a_figure_of_the_readme_is_measured(pattern: str, measured: float) -> None:
-    (told,) = found("README.md", pattern)
+@pytest.mark.parametrize("page", ["README.md", "docs/index.md"])
+def test_a_figure_of_the_first_pages_is_measured(page: str, pattern: str, measured: float) -> None:
+    (told,) = found(page, pattern)
     assert rounds_to(measured, told)
 
 
@@ -108,3 +111,14 @@ def test_a_row_of_the_benchmarks_table_is_measured(name: str) -> None:
     (told,) = found("benchmarks/README.md", rf"(?m)^\| {re.escape(name)} \| (-?[\d,.]+) \|")
     sign = -1 if told.startswith("-") else 1
     assert rounds_to(sign * FIGURES[name]["value"], told.lstrip("-"))
+
+
+def test_the_memory_of_the_larger_buffer_for_fastapi_is_measured_and_allowed() -> None:
+    capacity, again, size = found(
+        "docs/recipes/fastapi.md", r"buffer_capacity=([\d_]+)`.* ([\d,]+) events are 40 s, and some (\d+) MB"
+    )
+    events = int(capacity)
+    assert events == int(again.replace(",", "")) == 40 * 5_000
+    needed = events * FIGURES["memory of a queued event"]["value"]
+    assert rounds_to(needed / 1_000_000, size)
+    assert needed < DEFAULT_BUFFER_BYTES

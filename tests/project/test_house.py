@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -155,6 +156,8 @@ def rooms() -> list[set[str]]:
 
 def imported(path: Path) -> set[str]:
     """The modules and folders of fastemit that a module imports when it is imported itself, or later."""
+    if path.suffix in (".pyx", ".pxd"):
+        return set(re.findall(r"^ *from fastemit\.(\w+)(?:\.\w+)* c?import\b", path.read_text("utf-8"), re.MULTILINE))
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.ImportFrom):
@@ -170,13 +173,19 @@ def test_a_module_imports_only_from_lines_below_its_own_or_from_its_own() -> Non
     package = ROOT / "src" / "fastemit"
     order = {name: line for line, names in enumerate(rooms()) for name in names}
     upward = []
-    for path in sorted(package.rglob("*.py")):
-        name = path.relative_to(package).parts[0].removesuffix(".py")
-        if name not in order:
+    for path in sorted(package.rglob("*.p[yx]*")):
+        name = path.relative_to(package).parts[0].split(".")[0]
+        if name not in order or path.suffix not in (".py", ".pyx", ".pxd"):
             continue
         upward += [f"{path.name} imports {other}" for other in imported(path) if order.get(other, 99) < order[name]]
     assert len(order) > 20
     assert upward == []
+
+
+def test_the_picture_of_the_house_is_what_the_source_is() -> None:
+    command = [sys.executable, "scripts/house.py", "--check"]
+    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert told.returncode == 0, told.stderr
 
 
 def past_the_door(text: str, own: str) -> list[str]:

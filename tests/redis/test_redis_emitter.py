@@ -14,10 +14,11 @@ import trustme
 
 from fastemit import RedisEmitter
 from tests.support.delivery import Ended
-from tests.support.emitters import accounted, join, threads_of, until
+from tests.support.emitters import accounted, join, threads_of
 from tests.support.hosts import needs_host
 from tests.support.redis_server import QUICK, RedisServer, Relay, redis, running
 from tests.support.reference import needs_reference_0_15, runner_with_0_15
+from tests.support.waiting import until
 
 
 def listed(rdb: Any, key: str = "snowplow") -> list[Any]:

@@ -42,7 +42,7 @@ class Client:
         return len(self.pushed)
 
 
-def test_of_an_input_that_pushes_at_once_it_comes_out() -> None:
+def test_it_comes_out_of_an_input_that_pushes_at_once() -> None:
     client = Client()
     emitter: Any = RedisEmitter(client, background=False)
     with pytest.raises(SoftLimit):
@@ -52,7 +52,7 @@ def test_of_an_input_that_pushes_at_once_it_comes_out() -> None:
     assert emitter.close(1) == 0
 
 
-def test_of_a_flush_it_comes_out_and_the_events_are_pushed_by_the_next() -> None:
+def test_it_comes_out_of_a_flush_and_the_next_one_pushes_the_events() -> None:
     client = Client()
     emitter: Any = RedisEmitter(client, batch_size=100, background=False)
     for number in range(3):

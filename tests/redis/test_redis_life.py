@@ -14,8 +14,8 @@ import pytest
 
 from fastemit import Emitter, RedisWorker
 from fastemit.testing import Collector
-from tests.support.emitters import until
 from tests.support.redis_server import QUICK, RedisServer, redis
+from tests.support.waiting import until
 
 #: Where nobody listens.
 DOWN = "http://127.0.0.1:9"
@@ -194,8 +194,8 @@ def test_an_event_without_room_is_read_once(rdb: Any, monkeypatch: pytest.Monkey
     from fastemit.redis import redis_worker
 
     read: list[bytes] = []
-    original = redis_worker._event_of
-    monkeypatch.setattr(redis_worker, "_event_of", lambda raw: read.append(raw) or original(raw))
+    original = redis_worker.event_of
+    monkeypatch.setattr(redis_worker, "event_of", lambda raw: read.append(raw) or original(raw))
     for _ in range(3):
         rdb.rpush("snowplow", json.dumps({"big": "x" * 50_000}))
     worker = RedisWorker(Emitter(DOWN, max_buffer_bytes=120_000, shutdown_timeout=0), rdb, poll_interval=0.005)

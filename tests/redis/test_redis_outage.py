@@ -18,10 +18,10 @@ import pytest
 
 from fastemit import AsyncEmitter, Emitter, RedisWorker
 from fastemit.testing import Collector
-from tests.support.emitters import until
 from tests.support.environment import environment
 from tests.support.redis_server import QUICK, redis, running
 from tests.support.slow import slow
+from tests.support.waiting import until
 
 pytestmark = [
     pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL"),

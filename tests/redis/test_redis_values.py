@@ -17,10 +17,10 @@ import pytest
 from fastemit import Emitter, RedisEmitter, RedisWorker
 from fastemit.redis.redis_emitter import encode
 from fastemit.testing import Collector
-from tests.support.emitters import until
 from tests.support.hosts import needs_host
 from tests.support.redis_server import RedisServer
 from tests.support.reference import needs_reference_0_15, runner_with_0_15
+from tests.support.waiting import until
 
 
 class Colour(enum.Enum):

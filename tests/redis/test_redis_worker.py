@@ -12,10 +12,12 @@ import pytest
 from fastemit import Emitter, RedisEmitter, RedisWorker
 from fastemit.redis.scripts import beside
 from fastemit.testing import Collector
-from tests.support.emitters import Recorder, until
+from tests.support.emitters import Recorder
 from tests.support.redis_server import RedisServer, redis
 from tests.support.redis_workers import DEAD, arrived, at_work, event, left, make, put
 from tests.support.reference import needs_reference_0_15, runner_with_0_15
+from tests.support.stores import ListStore
+from tests.support.waiting import until
 
 # -- the ordinary way --------------------------------------------------------------------------------------------------
 
@@ -78,11 +80,13 @@ def test_a_collector_that_is_down_is_waited_for(rdb: Any, collector: Collector) 
     assert sorted(set(arrived(collector))) == list(range(50))
 
 
-def test_a_worker_takes_no_more_than_its_emitter_can_hold(rdb: Any, collector: Collector) -> None:
+@pytest.mark.parametrize("store", [None, ListStore])
+def test_a_worker_takes_no_more_than_its_emitter_can_hold(rdb: Any, store: Any) -> None:
     put(rdb, 500)
-    worker = RedisWorker(
-        Emitter("http://127.0.0.1:9", buffer_capacity=100, shutdown_timeout=0), rdb, poll_interval=0.01
+    emitter = Emitter(
+        "http://127.0.0.1:9", buffer_capacity=100, shutdown_timeout=0, event_store=None if store is None else store()
     )
+    worker = RedisWorker(emitter, rdb, poll_interval=0.01)
     with at_work(worker):
         until(lambda: rdb.llen("snowplow") == 400)
         until(lambda: worker.stats().failed_requests > 1)

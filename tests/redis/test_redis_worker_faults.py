@@ -16,10 +16,10 @@ import pytest
 
 from fastemit import AsyncEmitter, Emitter, RedisWorker
 from fastemit.testing import Collector
-from tests.support.emitters import until
 from tests.support.redis_server import QUICK, RedisServer, Relay, redis, running
-from tests.support.redis_workers import DEAD, PATIENCE, Process, arrived, at_work, event, left, make, put
+from tests.support.redis_workers import DEAD, PATIENCE, Process, arrived, at_work, event, left, make, put, take_for_dead
 from tests.support.slow import slow_but
+from tests.support.waiting import until
 
 # -- several workers, and dead ones ------------------------------------------------------------------------------------
 
@@ -58,11 +58,8 @@ def test_a_worker_that_was_taken_for_dead_forgets_nobodys_events(rdb: Any, colle
     worker = make(collector, rdb)
     with at_work(worker):
         until(lambda: rdb.llen("snowplow") == 0)
-        rdb.delete(worker._redis._alive)
-        # Another has put them back, and this one takes them again: twice, but not never.
-        until(lambda: len(arrived(collector)) >= 10)
-        for name in rdb.smembers("{snowplow}:workers"):
-            worker._redis.recover(name.decode())
+        # Another puts them back, and this one takes them again: twice, but not never.
+        take_for_dead(rdb, worker)
         until(lambda: left(rdb) == [])
     assert set(arrived(collector)) == set(range(10))
 

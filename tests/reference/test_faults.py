@@ -14,8 +14,9 @@ import snowplow_tracker
 
 import fastemit
 from fastemit import Emitter
-from tests.support.delivery import DEADLINE, Rig, Running, eventually, numbers, put
+from tests.support.delivery import DEADLINE, Rig, Running, numbers, put
 from tests.support.reference import Reference, references
+from tests.support.waiting import until
 
 
 @pytest.fixture
@@ -270,15 +271,15 @@ def test_an_async_emitter_ignoring_the_backoff(rig: Rig, reference: Reference) -
     theirs = reference(snowplow_tracker.AsyncEmitter, batch_size=1)
     for number in range(3):
         put(theirs, first=number)
-        eventually(lambda number=number: len(rig.collector.requests) == number + 1)  # type: ignore[misc]
-        eventually(theirs.retry_timer.is_active)
+        until(lambda number=number: len(rig.collector.requests) == number + 1)  # type: ignore[misc]
+        until(theirs.retry_timer.is_active)
     respond(rig)
     rig.collector.respond(503, headers={"Retry-After": "60"}, times=None)
     ours = rig.async_emitter(batch_size=1)
     put(ours)
-    eventually(lambda: ours.retry_delay)
+    until(lambda: ours.retry_delay)
     put(ours, 3, first=1)
-    assert Running(lambda: eventually(lambda: len(rig.collector.requests) > 1)).goes_on()
+    assert Running(lambda: until(lambda: len(rig.collector.requests) > 1)).goes_on()
     assert len(rig.collector.requests) == 1
     rig.collector.reset()
     ours.close()
@@ -288,7 +289,7 @@ def test_an_async_emitter_queueing_without_bound(rig: Rig, reference: Reference)
     rig.collector.respond(hang=True, times=None)
     theirs = reference(snowplow_tracker.AsyncEmitter, batch_size=1, buffer_capacity=1)
     put(theirs, 50)
-    eventually(lambda: theirs.queue.qsize() == 49)
+    until(lambda: theirs.queue.qsize() == 49)
     ours = rig.async_emitter(batch_size=1, buffer_capacity=1)
     put(ours, 50)
     assert ours.stats().dropped_events["overflow"] == 49

@@ -13,8 +13,9 @@ from snowplow_tracker import PageView, Tracker
 import fastemit
 from fastemit import Emitter, Snowplow
 from fastemit.testing import Collector
-from tests.support.emitters import join, threads_of, until
+from tests.support.emitters import join, threads_of
 from tests.support.snowplow import BOTH, Create, page, urls
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.usefixtures("no_trackers")
 
@@ -163,7 +164,7 @@ def test_what_is_queued_at_reset_is_sent(create: Create, collector: Collector) -
     assert urls(collector) == ["https://example.com/1"]
 
 
-def test_of_threads_that_take_one_namespace_one_wins() -> None:
+def test_one_of_several_threads_gets_a_namespace() -> None:
     together = threading.Barrier(8)
     won: list[Tracker] = []
     lost: list[TypeError] = []

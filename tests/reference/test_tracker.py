@@ -12,9 +12,11 @@ from snowplow_tracker import PageView, StructuredEvent, Tracker
 
 from fastemit import AsyncEmitter, Emitter
 from fastemit.testing import Collector
-from tests.support.delivery import DEADLINE, Rig, Running, eventually, within
+from tests.support.delivery import DEADLINE, Rig, Running, within
 from tests.support.emitters import Recorder, accounted
 from tests.support.reference import needs_reference_0_15, runner_with_0_15
+from tests.support.slow import slow
+from tests.support.waiting import until
 
 CLASSES = pytest.mark.parametrize("cls", [Emitter, AsyncEmitter])
 METHODS = pytest.mark.parametrize("method", ["post", "get"])
@@ -177,10 +179,10 @@ def test_emitters_share_an_event_and_each_has_its_own_limit(rig: Rig) -> None:
     one, two = rig.emitter(batch_size=1), rig.emitter(batch_size=2)
     tracker = Tracker("ns", [one, two])
     tracker.track(page(0))
-    eventually(lambda: one.stats().sent_events == 1)
+    until(lambda: one.stats().sent_events == 1)
     assert two.stats().queued_events == 1
     tracker.track(page(1))
-    eventually(lambda: (one.stats().sent_events, two.stats().sent_events) == (2, 2))
+    until(lambda: (one.stats().sent_events, two.stats().sent_events) == (2, 2))
     assert sorted(pages(rig.collector)) == [0, 0, 1, 1]
 
 
@@ -224,7 +226,7 @@ ours.close()
 
 
 @needs_reference_0_15
-@pytest.mark.parametrize("cls", ["Emitter", "AsyncEmitter"])
+@pytest.mark.parametrize("cls", [slow("Emitter"), "AsyncEmitter"])
 @METHODS
 def test_through_the_tracker_of_0_15(
     rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cls: str, method: str

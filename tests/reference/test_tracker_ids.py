@@ -13,6 +13,7 @@ from snowplow_tracker import PageView
 from fastemit import Tracker
 from tests.support.emitters import join, threads_of
 from tests.support.processes import environment, watched
+from tests.support.slow import slow
 from tests.support.tracker import Taken
 
 needs_fork = pytest.mark.skipif(sys.platform == "win32", reason="there is no fork on Windows")
@@ -57,12 +58,13 @@ def test_threads_share_none() -> None:
 
 
 @needs_fork
-def test_200_forks_repeat_none() -> None:
+@pytest.mark.parametrize("forks", [20, slow(200)])
+def test_forks_repeat_none(forks: int) -> None:
     Tracker.get_uuid()
     reader, writer = os.pipe()
     expected = 0
     ids = []
-    for _ in range(200):
+    for _ in range(forks):
         ids.append(Tracker.get_uuid())
         child = os.fork()
         if child == 0:
@@ -74,7 +76,7 @@ def test_200_forks_repeat_none() -> None:
     os.close(writer)
     with os.fdopen(reader) as lines:
         ids += lines.read().split()
-    assert len(ids) == 200 + expected
+    assert len(ids) == forks + expected
     assert len(set(ids)) == len(ids)
 
 
@@ -88,8 +90,9 @@ def output_of(script: str, directory: Path) -> str:
 
 
 @needs_fork
-def test_forks_from_threads_that_draw_repeat_none(tmp_path: Path) -> None:
-    script = """
+@pytest.mark.parametrize("forks", [15, slow(60)])
+def test_forks_from_threads_that_draw_repeat_none(tmp_path: Path, forks: int) -> None:
+    script = f"""
 import os, sys, threading
 from fastemit import Tracker
 sys.setswitchinterval(1e-6)
@@ -102,7 +105,7 @@ def draw():
 threads = [threading.Thread(target=draw) for _ in range(3)]
 for thread in threads:
     thread.start()
-for _ in range(60):
+for _ in range({forks}):
     child = os.fork()
     if child == 0:
         os.write(1, "".join(Tracker.get_uuid() + "\\n" for _ in range(20)).encode())
@@ -114,12 +117,12 @@ for thread in threads:
 os.write(1, "".join(text + "\\n" for text in drawn[-20_000:]).encode())
 """
     ids = output_of(script, tmp_path).split()
-    assert len(ids) > 1_200
+    assert len(ids) > 20 * forks
     assert len(set(ids)) == len(ids)
 
 
 @needs_fork
-@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+@pytest.mark.parametrize("method", ["fork", slow("spawn"), slow("forkserver")])
 def test_processes_of_multiprocessing_repeat_none(method: str, tmp_path: Path) -> None:
     script = f"""
 import multiprocessing

@@ -302,6 +302,7 @@ def test_no_code_of_snowplow_tracker_and_json_runs_for_an_event_as_most_are(even
     assert {name for name in called if type(made) is not ScreenView} == set()
 
 
+@pytest.mark.slow
 @needs_reference_1_0
 @pytest.mark.timeout(180)
 @pytest.mark.skipif("reference-1.0" in str(snowplow_tracker.__file__), reason="this is that process")
@@ -317,4 +318,4 @@ def test_all_of_this_holds_with_snowplow_tracker_1_0_0() -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout[-4000:]
-    assert "1 skipped" in done.stdout
+    assert "1 deselected" in done.stdout or "1 skipped" in done.stdout

@@ -6,8 +6,19 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.delivery import Rig, eventually
+from fastemit._stores import books
+from tests.support.delivery import Rig
 from tests.support.faulty_stores import ALL
+from tests.support.waiting import until
+
+#: Seconds for which a store at fault is left alone.
+AFTER_A_FAULT = books.AFTER_A_FAULT
+
+
+@pytest.fixture(autouse=True)
+def quick_faults(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store at fault is asked again soon, so that no test waits out the second for which it is left alone."""
+    monkeypatch.setattr(books, "AFTER_A_FAULT", 0.1)
 
 
 @pytest.fixture
@@ -22,4 +33,4 @@ def rig() -> Iterator[Rig]:
     rig.collector.close()
     for emitter in rig._emitters:
         emitter.close(0)
-    eventually(lambda: not rig.new_threads())
+    until(lambda: not rig.new_threads())

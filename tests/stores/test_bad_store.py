@@ -8,17 +8,21 @@ from pathlib import Path
 import pytest
 
 from fastemit import InMemoryEventStore, logger
+from fastemit._stores import books
 from fastemit.testing import Collector
-from tests.support.delivery import Rig, Running, eventually, numbers, put, run_script
+from tests.stores.conftest import AFTER_A_FAULT
+from tests.support.delivery import Rig, Running, numbers, put, run_script, within
 from tests.support.emitters import accounted
 from tests.support.faulty_stores import Faulty, complaints, no_busy_loop
 from tests.support.logs import Asking
+from tests.support.slow import slow
 from tests.support.stores import Event, PeekStore
+from tests.support.waiting import until
 
 # -- methods that raise ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("background", [True, False])
+@pytest.mark.parametrize("background", [True, slow(False)])
 @pytest.mark.parametrize("method", ["get_events_batch", "size", "cleanup", "add_event"])
 def test_a_method_that_always_raises_hangs_and_spins_nothing(
     rig: Rig, caplog: pytest.LogCaptureFixture, method: str, background: bool
@@ -38,7 +42,16 @@ def test_a_method_that_raises_once_loses_nothing(rig: Rig, method: str) -> None:
     emitter = rig.emitter(event_store=store, batch_size=2)
     store.times = 1
     put(emitter, 4)
-    eventually(lambda: set(numbers(rig.collector.events)) == {0, 1, 2, 3}, 5)
+    until(lambda: set(numbers(rig.collector.events)) == {0, 1, 2, 3}, 5)
+
+
+@pytest.mark.slow
+def test_a_store_at_fault_is_left_alone_for_a_second(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(books, "AFTER_A_FAULT", AFTER_A_FAULT)
+    emitter = rig.emitter(event_store=Faulty("get_events_batch", times=1), batch_size=1)
+    with within(1.5, at_least=0.95):
+        put(emitter)
+        rig.collector.wait_for(1)
 
 
 def test_events_are_not_lost_when_cleanup_does_not_take_them_back(rig: Rig) -> None:
@@ -47,7 +60,7 @@ def test_events_are_not_lost_when_cleanup_does_not_take_them_back(rig: Rig) -> N
     emitter = rig.emitter(event_store=store, max_retry_delay_seconds=0.01)
     put(emitter, 3)
     emitter.drain(3)
-    eventually(lambda: sorted(numbers(rig.collector.events)) == [0, 1, 2], 3)
+    until(lambda: sorted(numbers(rig.collector.events)) == [0, 1, 2], 3)
 
 
 def test_an_event_that_add_event_raised_for_is_counted_as_dropped(rig: Rig) -> None:
@@ -127,7 +140,7 @@ def test_a_cleanup_that_raised_is_tried_again_before_more_is_taken(rig: Rig) -> 
     put(emitter, 1)
     rig.collector.wait_for(1)
     put(emitter, 2, first=1)
-    eventually(lambda: emitter.drain(1))
+    until(lambda: emitter.drain(1))
     # Its rows were there to be handed out twice more.
     assert sorted(numbers(rig.collector.events)) == [0, 1, 2]
     assert (store.size(), emitter.stats().sent_events) == (0, 3)
@@ -178,7 +191,7 @@ def test_no_fault_is_told_while_a_lock_is_held(rig: Rig, method: str, background
     try:
         store.times = float("inf")
         Running(lambda: put(asking.emitter, 4)).result(3)
-        eventually(lambda: any(f"{method}() raised" in line for line in asking.lines))
+        until(lambda: any(f"{method}() raised" in line for line in asking.lines))
     finally:
         logger.removeHandler(asking)
     assert asking.locked == []

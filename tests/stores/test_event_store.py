@@ -13,8 +13,9 @@ from fastemit import EventStore, InMemoryEventStore
 from fastemit.testing import Collector
 from tests.conftest import MakeEmitter
 from tests.support.delivery import Running
-from tests.support.emitters import CountingAsyncEmitter, feed, join, numbered, numbers, threads_of, until
+from tests.support.emitters import CountingAsyncEmitter, feed, join, numbered, numbers, threads_of
 from tests.support.stores import ListStore, PeekStore
+from tests.support.waiting import until
 
 MANY = 1000
 

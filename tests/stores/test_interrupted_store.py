@@ -60,7 +60,7 @@ LATE = pytest.mark.parametrize("late", [False, True], ids=["before", "after"])
 @EACH_STORE
 @LATE
 @pytest.mark.parametrize("method", ["add_event", "size"])
-def test_of_an_input_it_comes_out_and_no_event_is_counted_as_dropped(
+def test_it_comes_out_of_an_input_and_no_event_is_counted_as_dropped(
     rig: Rig, store_class: type[Any], method: str, late: bool
 ) -> None:
     store = struck(store_class, method, late)
@@ -89,7 +89,7 @@ def test_of_an_input_it_comes_out_and_no_event_is_counted_as_dropped(
         if case != (ListStore, "get_events_batch", True)
     ],
 )
-def test_of_a_flush_it_comes_out_and_the_events_are_sent_by_the_next(
+def test_it_comes_out_of_a_flush_and_the_next_one_sends_the_events(
     rig: Rig, store_class: type[Any], method: str, late: bool
 ) -> None:
     store = struck(store_class, method, late)
@@ -107,7 +107,7 @@ def test_of_a_flush_it_comes_out_and_the_events_are_sent_by_the_next(
 
 @EACH_STORE
 @LATE
-def test_of_a_cleanup_that_is_to_keep_events_it_comes_out_and_they_are_sent(
+def test_it_comes_out_of_a_cleanup_that_keeps_events_and_they_are_sent(
     rig: Rig, store_class: type[Any], late: bool
 ) -> None:
     store = struck(store_class, "cleanup", late)
@@ -130,7 +130,7 @@ class Strikes:
         return "never"
 
 
-def test_of_an_event_that_a_store_hands_out_it_comes_out_and_the_others_are_sent(rig: Rig) -> None:
+def test_it_comes_out_of_an_event_that_a_store_hands_out_and_the_others_are_sent(rig: Rig) -> None:
     store = ListStore()
     emitter = rig.emitter(event_store=store, background=False, batch_size=100)
     put(emitter, 2)

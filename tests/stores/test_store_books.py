@@ -10,9 +10,11 @@ import pytest
 
 from fastemit import Emitter, EmitterStats
 from fastemit._delivery.retry import POISON_AFTER
-from tests.support.delivery import DEADLINE, Rig, Running, eventually, numbers, put, run_script
+from tests.support.delivery import DEADLINE, Rig, Running, numbers, put, run_script
 from tests.support.emitters import accounted
+from tests.support.slow import slow
 from tests.support.stores import Event, FrontStore, ListStore, PeekStore
+from tests.support.waiting import until
 
 
 def sent_and_dropped(stats: EmitterStats) -> tuple[int, int]:
@@ -42,12 +44,12 @@ def test_what_another_sender_has_is_not_called_lost(rig: Rig) -> None:
     for number in range(2):
         emitter.input({"n": f"{number:06}", "x": "y" * 700})
     emitter.async_flush()
-    eventually(lambda: emitter.stats().retried_events == 1)
+    until(lambda: emitter.stats().retried_events == 1)
     assert (emitter.stats().in_flight_events, accounted(emitter.stats())) == (1, 2)
     go_on.set()
-    eventually(lambda: emitter.stats().sent_events == 1)
+    until(lambda: emitter.stats().sent_events == 1)
     assert sent_and_dropped(emitter.stats()) == (1, 0)
-    eventually(lambda: sent_and_dropped(emitter.stats()) == (2, 0))
+    until(lambda: sent_and_dropped(emitter.stats()) == (2, 0))
 
 
 class Reluctant(ListStore):
@@ -68,8 +70,8 @@ def test_what_the_store_has_yet_to_take_back_is_not_called_lost(rig: Rig) -> Non
     rig.collector.respond(413)
     rig.collector.respond(503)
     assert not emitter.drain(10)
-    eventually(lambda: len(rig.collector.events) == 4)
-    eventually(lambda: sent_and_dropped(emitter.stats()) == (4, 0))
+    until(lambda: len(rig.collector.events) == 4)
+    until(lambda: sent_and_dropped(emitter.stats()) == (4, 0))
 
 
 # -- what is no longer there is not waited for -------------------------------------------------------------------------
@@ -93,7 +95,7 @@ def test_flush_ends_when_all_that_the_store_gives_is_no_event(rig: Rig) -> None:
     assert sent_and_dropped(emitter.stats()) == (0, 3)
 
 
-def test_who_waits_for_room_gets_that_of_events_that_are_gone(rig: Rig) -> None:
+def test_a_thread_that_waits_gets_the_room_of_events_that_are_gone(rig: Rig) -> None:
     store = ListStore(capacity=3)
     emitter = rig.emitter(event_store=store, overflow="block")
     put(emitter, 1)
@@ -141,7 +143,7 @@ def test_what_is_out_is_not_counted_twice_where_the_size_could_not_be_told(rig: 
 
     emitter._buffer._stage = stage
     flushed = Running(lambda: emitter.drain(DEADLINE))
-    eventually(lambda: emitter.stats().in_flight_events == 5)
+    until(lambda: emitter.stats().in_flight_events == 5)
     # A flush counts what is there.
     emitter.async_flush()
     answer.set()
@@ -188,7 +190,7 @@ def test_a_byte_limit_that_was_reached_is_not_forgotten_by_a_fault(rig: Rig) -> 
     emitter = rig.emitter(event_store=store, byte_limit=100)
     store.ill = 1
     put(emitter, 3)
-    eventually(lambda: emitter.stats().sent_events == 3)
+    until(lambda: emitter.stats().sent_events == 3)
 
 
 @pytest.mark.parametrize("times", [1, 2, 3, 4])
@@ -196,12 +198,12 @@ def test_a_size_that_cannot_be_told_just_when_there_is_enough_to_send_is_asked_a
     store = Moody("size")
     emitter = rig.emitter(event_store=store, batch_size=3)
     put(emitter, 3)
-    eventually(lambda: emitter.stats().sent_events == 3)
+    until(lambda: emitter.stats().sent_events == 3)
     put(emitter, 2, 3)
-    eventually(lambda: emitter._buffer._sleepers and not emitter._buffer.linger)
+    until(lambda: emitter._buffer._sleepers and not emitter._buffer.linger)
     store.ill = times
     put(emitter, 1, 5)
-    eventually(lambda: emitter.stats().sent_events == 6)
+    until(lambda: emitter.stats().sent_events == 6)
 
 
 class Shy(ListStore):
@@ -213,11 +215,11 @@ class Shy(ListStore):
         return super().size()
 
 
-def test_who_looks_at_a_store_that_is_at_fault_does_not_put_off_the_next_attempt(rig: Rig) -> None:
+def test_a_look_at_a_store_that_failed_does_not_put_off_the_next_attempt(rig: Rig) -> None:
     emitter = rig.emitter(event_store=Shy())
     put(emitter, 3)
     emitter.async_flush()
-    eventually(lambda: emitter.drain(0) and emitter.stats().sent_events == 3)
+    until(lambda: emitter.drain(0) and emitter.stats().sent_events == 3)
 
 
 # -- a store that fills up is emptied in time --------------------------------------------------------------------------
@@ -243,7 +245,7 @@ def test_a_sender_does_not_linger_while_a_store_that_says_how_much_it_takes_fill
     put(emitter, 4)
     assert not emitter._buffer.wanted
     put(emitter, 1)
-    eventually(lambda: emitter.stats().sent_events == 5)
+    until(lambda: emitter.stats().sent_events == 5)
 
 
 def test_a_sender_does_not_linger_while_a_store_fills_up_that_has_refused_an_event_before(rig: Rig) -> None:
@@ -255,13 +257,13 @@ def test_a_sender_does_not_linger_while_a_store_fills_up_that_has_refused_an_eve
     put(emitter, 4)
     assert not emitter._buffer.wanted
     put(emitter, 1)
-    eventually(lambda: emitter.stats().sent_events == 15)
+    until(lambda: emitter.stats().sent_events == 15)
 
 
 # -- a store's method may be interrupted by anything -------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("call", ["stats", "flush", "drain", "close"])
+@pytest.mark.parametrize("call", ["stats", slow("flush"), slow("drain"), "close"])
 def test_what_interrupts_a_store_may_call_anything_on_the_emitter(rig: Rig, tmp_path: Path, call: str) -> None:
     """In a process of its own, since a deadlock would be the end of this one too."""
     done = run_script(
@@ -302,14 +304,14 @@ class Busy(ListStore):
         return super().add_event(payload)
 
 
-def test_who_waits_for_room_does_not_spin_after_a_batch_has_come_back(rig: Rig) -> None:
+def test_a_thread_that_waits_for_room_does_not_spin_after_a_batch_has_come_back(rig: Rig) -> None:
     store = Busy(capacity=3)
     emitter = rig.emitter(event_store=store, overflow="block")
     rig.collector.respond(503, times=None, headers={"Retry-After": "60"})
     put(emitter, 3)
     waiting = Running(lambda: put(emitter, 1, 3))
-    eventually(lambda: emitter.retry_delay == 60)
-    eventually(lambda: emitter.stats().retried_events == 3)
+    until(lambda: emitter.retry_delay == 60)
+    until(lambda: emitter.stats().retried_events == 3)
     before = store.asked
     assert waiting.goes_on()
     # Once for the batch, and now and then.

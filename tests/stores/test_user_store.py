@@ -13,8 +13,10 @@ import fastemit
 from fastemit.testing import Collector, Request
 from tests.conftest import MakeEmitter
 from tests.support.delivery import Running
-from tests.support.emitters import Recorder, feed, join, numbered, numbers, requests_of, threads_of, until
+from tests.support.emitters import QUICK, Recorder, feed, join, numbered, numbers, requests_of, threads_of
+from tests.support.slow import slow
 from tests.support.stores import ForgetfulStore, FrontStore, ListStore, PeekStore, SilentStore, Watched, documented
+from tests.support.waiting import until
 
 MANY = 1000
 Make = Callable[[], Any]
@@ -82,7 +84,7 @@ def test_what_was_rejected_is_cleaned_up(store: Watched, collector: Collector, m
     assert store.size() == 0
 
 
-@pytest.mark.parametrize("senders", [1, 3])
+@pytest.mark.parametrize("senders", [slow(1), 3])
 def test_a_batch_of_many_requests_is_cleaned_up_before_the_next(
     store: Watched, collector: Collector, make_async_emitter: MakeEmitter, senders: int
 ) -> None:
@@ -183,7 +185,7 @@ def test_events_from_before_are_flushed(store: Watched, collector: Collector, ma
 
 def test_close_sends_what_is_there(store: Watched, collector: Collector, make_emitter: MakeEmitter) -> None:
     collector.respond(500)
-    emitter = make_emitter(event_store=store, batch_size=MANY)
+    emitter = make_emitter(event_store=store, batch_size=MANY, max_retry_delay_seconds=QUICK)
     feed(emitter, *numbered(0, 1))
     assert emitter.close(5) == 0
     feed(emitter, *numbered(2))
@@ -242,7 +244,7 @@ def test_drop_newest_drops_what_the_store_refuses(collector: Collector, make_emi
 
 
 @pytest.mark.parametrize("overflow", ["backpressure", "block"])
-def test_who_waits_is_woken_by_a_cleanup(collector: Collector, make_emitter: MakeEmitter, overflow: str) -> None:
+def test_a_cleanup_wakes_a_thread_that_waits(collector: Collector, make_emitter: MakeEmitter, overflow: str) -> None:
     collector.respond(hang=True)
     emitter = make_emitter(event_store=PeekStore(2), overflow=overflow, batch_size=2)
     feed(emitter, *numbered(0, 1))

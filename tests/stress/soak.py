@@ -94,7 +94,7 @@ class Sky:
         self._chance = chance
         self._books = books
         self._over = threading.Event()
-        self._collector = Collector().start()
+        self._collector = Collector(max_bytes=None).start()
         self.port = self._collector.port
         self.url = self._collector.url
         self._script: list[str] = []
@@ -146,7 +146,7 @@ class Sky:
         requests = self._stop()
         script, cuts = self._script, self._cuts
         self._over.wait(pause)
-        self._collector = Collector(port=self.port)
+        self._collector = Collector(port=self.port, max_bytes=None)
         if clear:
             self._script = []
         else:

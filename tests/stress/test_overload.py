@@ -21,9 +21,10 @@ import pytest
 
 from fastemit.testing import Collector
 from tests.conftest import MakeEmitter
-from tests.support.emitters import DEADLINE, feed, join, numbered, numbers, threads_of, until
+from tests.support.emitters import DEADLINE, feed, join, numbered, numbers, threads_of
 from tests.support.environment import environment
 from tests.support.slow import slow, slow_but
+from tests.support.waiting import until
 
 SECONDS = float(os.environ.get("FASTEMIT_OVERLOAD_SECONDS", "1"))
 WEATHERS = ["slow", "silent", "gone", "flapping"]

@@ -15,7 +15,8 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from fastemit._buffer import Batch, EventBuffer
+from fastemit._batch import Batch
+from fastemit._buffer import EventBuffer
 
 SCHEMA = "iglu:com.snowplowanalytics.snowplow/payload_data/jsonschema/1-0-4"
 PREFIX = f'{{"schema":"{SCHEMA}","data":['.encode()
@@ -34,8 +35,9 @@ def make_buffer(
     max_request_bytes: int = 1024,
     batch_size: int = 10,
     byte_limit: int | None = None,
+    files: bool = False,
 ) -> EventBuffer:
-    return EventBuffer(capacity, max_bytes, max_request_bytes, batch_size, byte_limit)
+    return EventBuffer(capacity, max_bytes, max_request_bytes, batch_size, byte_limit, files=files)
 
 
 def stamped(payload: Mapping[Any, Any], stm: str = UNSTAMPED) -> dict[str, str]:

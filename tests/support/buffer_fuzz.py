@@ -14,7 +14,8 @@ import sys
 import time
 from collections.abc import Iterator
 
-from fastemit._buffer import NOTIFY_ALWAYS, NOTIFY_NEVER, NOTIFY_WHEN_DUE, Batch
+from fastemit._batch import Batch
+from fastemit._buffer import NOTIFY_ALWAYS, NOTIFY_NEVER, NOTIFY_WHEN_DUE
 from tests.support.buffer import of_size
 from tests.support.buffer_model import Model
 
@@ -153,7 +154,7 @@ def step(model: Model, program: Bytes, settled: list[Batch], inboxes: list[Inbox
             del settled[:-5]
         model.settle(index, how)
     elif operation == 18:
-        kind = program.number(4)
+        kind = program.number(6)
         if kind == 0 and model.kept:
             model.let_go_of_view(program.number(1000))
         elif kind == 1:
@@ -161,6 +162,10 @@ def step(model: Model, program: Bytes, settled: list[Batch], inboxes: list[Inbox
         elif kind == 2:
             inboxes.append(Inbox())
             model.buffer.arm(inboxes[-1], model.buffer.signals - program.number(2))
+        elif kind == 3:
+            model.tend([None, 0, 1, 2][program.number(4)])
+        elif kind == 4:
+            model.is_left_by_a_crash()
         elif inboxes:
             model.buffer.disarm(inboxes.pop())
     else:
@@ -177,19 +182,23 @@ def run(code: bytes) -> int:
         [1, 5, 1000][program.number(3)],
         [None, 1, 400, 5000][program.number(4)],
         [NOTIFY_NEVER, NOTIFY_WHEN_DUE, NOTIFY_ALWAYS][program.number(3)],
+        in_files=program.number(2) == 1,
     )
     settled: list[Batch] = []
     inboxes: list[Inbox] = []
     steps = 0
-    while program:
-        step(model, program, settled, inboxes)
-        model.agrees()
-        model.views_of_settled_batches_stay()
-        steps += 1
-    for inbox in inboxes:
-        model.buffer.disarm(inbox)
-    settled.clear()
-    model.finish()
+    try:
+        while program:
+            step(model, program, settled, inboxes)
+            model.agrees()
+            model.views_of_settled_batches_stay()
+            steps += 1
+        for inbox in inboxes:
+            model.buffer.disarm(inbox)
+        settled.clear()
+        model.finish()
+    finally:
+        model.clean_up()
     return steps
 
 
@@ -228,12 +237,12 @@ def programs(seed: int) -> Iterator[bytes]:
             yield code[:LONGEST]
 
 
-def fuzz(seconds: float, seed: int) -> tuple[int, int]:
-    """Run programs for so long; how many, and the number of their operations."""
+def fuzz(seconds: float, seed: int, *, least: int = 1) -> tuple[int, int]:
+    """Run programs for so long, and at least so many; how many, and the number of their operations."""
     deadline = time.monotonic() + seconds
     steps = 0
     for ran, code in enumerate(programs(seed)):
-        if time.monotonic() >= deadline:
+        if ran >= least and time.monotonic() >= deadline:
             return ran, steps
         try:
             steps += run(code)

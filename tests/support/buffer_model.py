@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import shutil
+import tempfile
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fastemit._buffer import NOTIFY_ALWAYS, NOTIFY_WHEN_DUE, Batch, EventBuffer
+from fastemit._batch import Batch
+from fastemit._buffer import NOTIFY_ALWAYS, NOTIFY_WHEN_DUE, EventBuffer
 from tests.support.buffer import (
     OVERHEAD,
     PREFIX,
@@ -20,6 +24,7 @@ from tests.support.buffer import (
     size_of,
     stamped,
 )
+from tests.support.segment_files import Shelf, recover_all
 
 REQUEST_BYTES = 1024
 SEGMENT_BYTES = REQUEST_BYTES - OVERHEAD
@@ -60,10 +65,16 @@ class Kept:
 
 
 class Model:
-    def __init__(self, bounds: tuple[int, int], batch_size: int, byte_limit: int | None, notify: int) -> None:
+    def __init__(
+        self, bounds: tuple[int, int], batch_size: int, byte_limit: int | None, notify: int, in_files: bool = False
+    ) -> None:
         capacity, max_bytes = bounds
-        self.buffer = make_buffer(capacity, max_bytes, REQUEST_BYTES, batch_size, byte_limit)
+        self.buffer = make_buffer(capacity, max_bytes, REQUEST_BYTES, batch_size, byte_limit, in_files)
         self.buffer.notify = notify
+        self.folder = Path(tempfile.mkdtemp(prefix="fastemit-model-")) if in_files else None
+        self.shelf = None if self.folder is None else Shelf(self.folder)
+        if self.shelf is not None:
+            self.shelf.serve(self.buffer)
         self.segment_bytes = min(SEGMENT_BYTES, max_bytes)
         self.queue: list[Event] = []
         self.out: list[Held] = []
@@ -267,6 +278,32 @@ class Model:
         assert self.buffer.spare_segments == min(spare, keep)
         assert self.buffer.segments == segments - max(spare - keep, 0)
 
+    # -- files ------------------------------------------------------------------------------------
+
+    def tend(self, keep: int | None) -> None:
+        """What the owner of the files does, if the buffer has any: removes finished ones, makes spare ones, parks."""
+        if self.shelf is not None:
+            self.shelf.tend(keep)
+            assert not self.buffer.wants_service
+            assert self.buffer.spare_files >= self.shelf.spares
+
+    def is_left_by_a_crash(self) -> None:
+        """What a process that died here would leave is all that is neither sent nor dropped, and nothing else."""
+        if self.folder is None:
+            return
+        held = [event for out in self.out for event in out.events]
+        copy = Path(tempfile.mkdtemp(prefix="fastemit-crash-"))
+        try:
+            shutil.copytree(self.folder, copy, dirs_exist_ok=True)
+            after = EventBuffer(10_000, 1 << 30, REQUEST_BYTES, 1, files=True)
+            recovered = recover_all(copy, after)
+            assert [left.damaged for left in recovered] == [[]] * len(recovered)
+            found = [{**event, "stm": ""} for event in drain(after)]
+        finally:
+            shutil.rmtree(copy)
+        expected = [{**event.strings, "stm": ""} for event in self.queue + held]
+        assert sorted(sorted(event.items()) for event in found) == sorted(sorted(event.items()) for event in expected)
+
     # -- always -----------------------------------------------------------------------------------
 
     def agrees(self) -> None:
@@ -307,3 +344,10 @@ class Model:
         assert self.buffer.unsettled_events == 0
         assert self.buffer.check() == 0
         assert self.buffer.segments == self.buffer.spare_segments
+        if self.shelf is not None:
+            self.tend(None)
+            assert self.buffer.mapped_files == self.buffer.spare_files == len(self.shelf.numbers())
+
+    def clean_up(self) -> None:
+        if self.folder is not None:
+            shutil.rmtree(self.folder)

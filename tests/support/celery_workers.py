@@ -20,8 +20,8 @@ import pytest
 from fastemit.testing import Collector
 from tests.support import redis_server
 from tests.support.delivery import RawServer, numbers
-from tests.support.delivery import eventually as in_time
 from tests.support.environment import environment
+from tests.support.waiting import until
 
 if sys.platform == "win32":
     pytest.skip("Celery has no prefork pool on Windows, and Redis no server", allow_module_level=True)
@@ -36,9 +36,9 @@ MakeEmitter = Callable[..., CeleryEmitter]
 QUICK = {"max_retry_delay_seconds": 0.05}
 
 
-def eventually(condition: Callable[[], Any]) -> None:
-    """`delivery_support.eventually`, with patience."""
-    in_time(condition, PATIENCE)
+def patiently(condition: Callable[[], Any]) -> None:
+    """Wait until `condition` holds, for as long as a worker may take to start."""
+    until(condition, PATIENCE)
 
 
 class RedisServer(redis_server.RedisServer):
@@ -90,7 +90,7 @@ class Worker:
     def __init__(
         self, directory: Path, broker: str = "", pool: str = "prefork", app: str = "fastemit.celery",
         visibility_timeout: float = 60.0, concurrency: int = 2, more: str = "", configuration: str | None = None,
-        loglevel: str = "info",
+        loglevel: str = "info", name: str = "celery",
     ) -> None:  # fmt: skip
         if pool == "gevent":
             pytest.importorskip("gevent")
@@ -111,6 +111,7 @@ class Worker:
         self._log = directory / f"worker-{time.monotonic_ns()}.log"
         self._command = [
             sys.executable, "-m", "celery", "-A", app, "worker", "--pool", pool, "--concurrency", str(concurrency),
+            "--hostname", f"{name}@%h",
             "--loglevel", loglevel, "--without-gossip", "--without-mingle", "--without-heartbeat",
         ]  # fmt: skip
         self.process = self._start()
@@ -141,7 +142,7 @@ class Worker:
             assert self.process.poll() is None, self.log
             return " ready." in self.log
 
-        eventually(ready)
+        patiently(ready)
         return self
 
     def children(self) -> list[int]:

@@ -60,5 +60,5 @@ def read_all(sock: socket.socket) -> bytes:
 
 
 def raw_post(body: bytes, *headers: str, version: str = "1.1") -> bytes:
-    lines = [f"POST {TP2} HTTP/{version}", "Host: x", f"Content-Length: {len(body)}", *headers]
+    lines = [f"POST {TP2} HTTP/{version}", "Host: localhost", f"Content-Length: {len(body)}", *headers]
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from fastemit import Emitter
-from tests.support.delivery import Rig, Running, eventually, numbers, put, within
+from tests.support.delivery import Rig, Running, numbers, put, within
+from tests.support.waiting import until
 
 BACKGROUND = pytest.mark.parametrize("background", [True, False])
 
@@ -21,6 +22,6 @@ def goes_on(rig: Rig, emitter: Emitter, number: int = 7) -> bool:
     with within(5):
         Running(emitter.flush).result()
         # Older ones may be there still, and go in a request of their own.
-        eventually(lambda: number in numbers(rig.collector.events))
+        until(lambda: number in numbers(rig.collector.events))
         assert Running(lambda: emitter.close(2)).result() == 0
     return True

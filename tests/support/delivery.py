@@ -18,20 +18,11 @@ from fastemit import AsyncEmitter, Emitter
 from fastemit._stores.adapter import StoreBuffer
 from fastemit.testing import Collector
 from tests.support.environment import environment
+from tests.support.waiting import DEADLINE, until
 
-DEADLINE = 10.0
 #: How long nothing must happen, where that is what is stated.
 A_WHILE = 0.1
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
-
-
-def eventually(condition: Callable[[], Any], timeout: float = DEADLINE) -> None:
-    """Wait until `condition` holds; fail when it does not within `timeout` seconds."""
-    deadline = time.monotonic() + timeout
-    pause = threading.Event()
-    while not condition():
-        assert time.monotonic() < deadline, "the condition does not come true"
-        pause.wait(0.002)
 
 
 @contextlib.contextmanager
@@ -120,7 +111,7 @@ class Rig:
         self.collector.close()
         for emitter in self._emitters:
             emitter.close(0)
-        eventually(lambda: not self.new_threads())
+        until(lambda: not self.new_threads())
         for emitter in self._emitters:
             if not isinstance(emitter._buffer, StoreBuffer):
                 assert emitter._buffer.check() == 0

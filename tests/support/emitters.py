@@ -9,20 +9,12 @@ from typing import Any
 
 import fastemit
 from fastemit.testing import Collector
+from tests.support.waiting import DEADLINE
 
 TP2 = "/com.snowplowanalytics.snowplow/tp2"
-DEADLINE = 10.0
 #: Backoffs that a test waits for.
 QUICK = 0.02
 Events = Sequence[dict[str, Any]]
-
-
-def until(condition: Callable[[], object], timeout: float = DEADLINE) -> None:
-    """Wait for a condition; an `AssertionError` when it does not come true in time."""
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, "what was waited for did not come true"
-        time.sleep(0.001)
 
 
 class _Counting:

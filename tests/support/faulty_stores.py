@@ -12,7 +12,7 @@ import pytest
 from tests.support.stores import ListStore
 
 #: Calls of a method in a second that are no busy loop.
-FEW = 100
+FEW = 500  # calls a second; a busy loop makes tens of thousands
 
 #: Each one that was made, to be calmed at the end of a test.
 ALL: list[Faulty] = []

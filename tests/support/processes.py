@@ -12,12 +12,13 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 import pytest
 
-from tests.support.delivery import Ended, Rig, eventually, numbers, script_text
+from tests.support.delivery import Ended, Rig, numbers, script_text
 from tests.support.environment import environment
+from tests.support.waiting import until
 
 WATCHDOG = 40.0
 #: Grace, in seconds, in which a hanging program writes down where it hangs.
@@ -30,8 +31,8 @@ class Watched:
     def __init__(
         self, command: Sequence[str], *, cwd: Path | None = None, env: Mapping[str, str] | None = None
     ) -> None:
-        self._output = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed by `close`
-        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed by `close`
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `close`
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `close`
         self.process = subprocess.Popen(
             command,
             cwd=cwd,
@@ -44,10 +45,9 @@ class Watched:
         self.ended_at = 0.0
 
     @staticmethod
-    def _read(file: Any) -> str:
-        file.seek(0)
-        text: str = file.read()
-        return text
+    def _read(file: IO[bytes]) -> str:
+        # Its place in the file is the program's too: after a seek the program would write over what it has written.
+        return os.pread(file.fileno(), os.fstat(file.fileno()).st_size, 0).decode("utf-8", "replace")
 
     @property
     def output(self) -> str:
@@ -76,7 +76,7 @@ class Watched:
             return False
 
         try:
-            eventually(met, timeout)
+            until(met, timeout)
         except AssertionError:
             self.fail("what was waited for does not come")
 
@@ -85,7 +85,7 @@ class Watched:
         try:
             status = self.process.wait(timeout)
             self.ended_at = time.time()
-            eventually(lambda: not self._signal_all(0), timeout)
+            until(lambda: not self._signal_all(0), timeout)
         except (subprocess.TimeoutExpired, AssertionError):
             self.fail("it does not end")
         return subprocess.CompletedProcess([], status, self.output, self.errors)

@@ -29,16 +29,22 @@ RUNNING = f"{sys.version_info[0]}.{sys.version_info[1]}"
 def pythons() -> dict[str, str]:
     """Interpreters by version: this one, and those of the other versions that pyenv or the path have."""
     found = {RUNNING: sys.executable}
-    # What the path finds may be pyenv's shim, which starts nothing where its version is not the chosen one.
-    candidates = [*Path("~/.pyenv/versions").expanduser().glob("3.*/bin/python")]
-    candidates += [Path(path) for path in map(shutil.which, (f"python{version}" for version in _VERSIONS)) if path]
-    for path in candidates:
-        with contextlib.suppress(OSError):
-            said = subprocess.run([path, "-c", _ASK], capture_output=True, text=True, check=False)
-            version, _, include = said.stdout.partition("\n")
-            # Only where an extension can be built: there is no C of it beside an installed wheel, for one.
-            if version in _VERSIONS and (Path(include) / "Python.h").exists() and (_SOURCE / "_buffer.c").exists():
-                found.setdefault(version, str(path))
+    if not (_SOURCE / "_buffer.c").exists():
+        # No extension can be built of an installed wheel: it has no C beside it.
+        return found
+    for version in _VERSIONS:
+        # Nothing is started here, because each process of a run side by side looks.
+        for home in sorted(Path("~/.pyenv/versions").expanduser().glob(f"{version}.*")):
+            if (home / "bin/python").exists() and (home / f"include/python{version}/Python.h").exists():
+                found.setdefault(version, str(home / "bin/python"))
+        path = None if version in found else shutil.which(f"python{version}")
+        if path:
+            # It may be pyenv's shim, which starts nothing where its version is not the chosen one.
+            with contextlib.suppress(OSError):
+                said = subprocess.run([path, "-c", _ASK], capture_output=True, text=True, check=False)
+                has, _, include = said.stdout.partition("\n")
+                if has == version and (Path(include) / "Python.h").exists():
+                    found[version] = path
     return found
 
 
@@ -82,8 +88,9 @@ def _build(python: str, target: Path) -> None:
         [python, "-c", ask], capture_output=True, text=True, check=True
     ).stdout.splitlines()
     compiler = shlex.split(sysconfig.get_config_var("CC"))
-    source, extension = target / "fastemit/_buffer.c", target / f"fastemit/_buffer{suffix}"
-    _run([*compiler, "-O1", "-fwrapv", "-fPIC", "-shared", f"-I{include}", str(source), "-o", str(extension)])
+    for source in (target / "fastemit").glob("*.c"):
+        extension = source.with_suffix(suffix)
+        _run([*compiler, "-O1", "-fwrapv", "-fPIC", "-shared", f"-I{include}", str(source), "-o", str(extension)])
 
 
 def _run(command: list[str]) -> None:

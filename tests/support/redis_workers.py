@@ -50,6 +50,14 @@ def left(rdb: Any) -> list[str]:
     return [key.decode() for key in rdb.eval(LISTS, 0) if key.decode() != DEAD]
 
 
+def take_for_dead(rdb: Any, worker: RedisWorker) -> int:
+    """Put back what a worker has, as another does that takes it for dead; how many events."""
+    name = worker._redis.id.encode()
+    rdb.delete(worker._redis._alive)
+    rdb.hset("{snowplow}:signs", name, "1 1")
+    return worker._redis.recover(name, b"1 1")
+
+
 @contextlib.contextmanager
 def at_work(*workers: RedisWorker) -> Iterator[None]:
     threads = [threading.Thread(target=worker.run) for worker in workers]

@@ -130,7 +130,7 @@ def test_a_byte_that_does_not_print_is_left_to_http_client(where: bytes) -> None
 
 
 @pytest.mark.parametrize("kind", TRAPS)
-def test_of_an_answer_that_sets_a_trap_both_say_the_same(kind: str) -> None:
+def test_both_readers_say_the_same_about_an_answer_that_sets_a_trap(kind: str) -> None:
     agree(TRAPS[kind])
 
 
@@ -174,13 +174,15 @@ def heads(draw: Any) -> bytes:
 
 @settings(max_examples=600, deadline=None)
 @given(heads())
-def test_of_any_answer_both_say_the_same(data: bytes) -> None:
+def test_both_readers_say_the_same_about_any_answer(data: bytes) -> None:
     agree(data)
 
 
 @settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=60), st.integers(0, len(USUAL)), st.integers(0, 4))
-def test_of_an_answer_that_was_changed_at_one_place_both_say_the_same(piece: bytes, at: int, cut: int) -> None:
+def test_both_readers_say_the_same_about_an_answer_that_was_changed_at_one_place(
+    piece: bytes, at: int, cut: int
+) -> None:
     agree(USUAL[:at] + piece + USUAL[at + cut :])
 
 

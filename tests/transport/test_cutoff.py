@@ -16,7 +16,9 @@ import trustme
 
 from fastemit import Emitter
 from fastemit._interfaces import Cutoff
-from tests.support.delivery import RawServer, Rig, Running, eventually, put, read_request
+from tests.support.delivery import RawServer, Rig, Running, put, read_request
+from tests.support.slow import slow
+from tests.support.waiting import until
 
 #: Seconds after a close that a thread or a socket may live.
 SOON = 1.0
@@ -97,7 +99,7 @@ HANGING: dict[str, tuple[Callable[[socket.socket, RawServer], None], bool, str, 
 }
 
 
-@pytest.mark.parametrize("method", ["post", "get"])
+@pytest.mark.parametrize("method", ["post", slow("get")])
 @pytest.mark.parametrize("kind", HANGING)
 def test_no_thread_or_socket_outlives_a_close_whose_request_hangs(
     rig: Rig, monkeypatch: pytest.MonkeyPatch, authority: Authority, watched: list[Any], kind: str, method: str
@@ -111,9 +113,9 @@ def test_no_thread_or_socket_outlives_a_close_whose_request_hangs(
             endpoint = f"{scheme}://collector.example.com"
         emitter = rig.emitter(endpoint=endpoint, method=method, ca_certs=authority.path, batch_size=1)
         put(emitter)
-        eventually(lambda: server.connections and emitter.stats().in_flight_events)
-        assert emitter.close(0.2) == 1
-        eventually(lambda: not rig.new_threads(), SOON)
+        until(lambda: server.connections and emitter.stats().in_flight_events)
+        assert emitter.close(0.05) == 1
+        until(lambda: not rig.new_threads(), SOON)
         assert watched
         assert [thing for thing in watched if thing.fileno() != -1] == []
         assert emitter.stats().in_flight_events == 0
@@ -125,9 +127,9 @@ def test_a_request_that_the_server_does_not_read_is_cut_off(rig: Rig, watched: l
         for _ in range(200):
             emitter.input({"e": "x" * 100_000})
         emitter.async_flush()
-        eventually(lambda: server.connections)
+        until(lambda: server.connections)
         assert emitter.close(0.2) == 200
-        eventually(lambda: not rig.new_threads(), SOON)
+        until(lambda: not rig.new_threads(), SOON)
         assert [thing for thing in watched if thing.fileno() != -1] == []
 
 
@@ -142,9 +144,9 @@ def test_a_connection_that_is_not_accepted_is_cut_off(rig: Rig, watched: list[An
             client.connect_ex(listener.getsockname())
         emitter = rig.emitter(endpoint=f"http://127.0.0.1:{listener.getsockname()[1]}", batch_size=1)
         put(emitter)
-        eventually(lambda: watched)
+        until(lambda: watched)
         assert emitter.close(0.1) == 1
-        eventually(lambda: not rig.new_threads(), SOON)
+        until(lambda: not rig.new_threads(), SOON)
         assert [thing for thing in watched if thing.fileno() != -1] == []
 
 
@@ -155,7 +157,7 @@ def test_every_thread_is_cut_off(rig: Rig) -> None:
         put(emitter, 1, number)
         rig.collector.wait_for_requests(number + 1)
     assert emitter.close(0) == 4
-    eventually(lambda: not rig.new_threads(), SOON)
+    until(lambda: not rig.new_threads(), SOON)
 
 
 def test_a_connection_that_was_answered_before_is_cut_off_and_not_asked_again(rig: Rig) -> None:
@@ -166,7 +168,7 @@ def test_a_connection_that_was_answered_before_is_cut_off_and_not_asked_again(ri
     put(emitter, 1, 1)
     rig.collector.wait_for_requests(2)
     assert emitter.close(0) == 1
-    eventually(lambda: not rig.new_threads(), SOON)
+    until(lambda: not rig.new_threads(), SOON)
     assert len(rig.collector.requests) == 2
 
 
@@ -181,7 +183,7 @@ def test_the_request_of_an_override_is_cut_off(rig: Rig) -> None:
     put(emitter)
     rig.collector.wait_for_requests(1)
     assert emitter.close(0) == 1
-    eventually(lambda: not rig.new_threads(), SOON)
+    until(lambda: not rig.new_threads(), SOON)
 
 
 def test_without_a_sender_thread_the_request_of_another_thread_is_cut_off(rig: Rig) -> None:
@@ -208,7 +210,7 @@ def test_a_close_that_a_callback_asks_for_ends_the_requests_of_the_others_at_its
     rig.collector.wait_for_requests(1)
     put(emitter, 1, 1)
     assert closing.wait(5)
-    eventually(lambda: not rig.new_threads(), 0.2 + SOON)
+    until(lambda: not rig.new_threads(), 0.2 + SOON)
 
 
 def test_a_request_by_hand_goes_on_when_the_emitter_is_closed(rig: Rig) -> None:

@@ -26,7 +26,7 @@ def sender(kind: str) -> dict[str, Any]:
 @pytest.mark.parametrize("kind", ["urllib3", "session", "pool"])
 @pytest.mark.parametrize("framing", [b"Content-Length: %d\r\n" % GIB, b"Transfer-Encoding: chunked\r\n", b""])
 @pytest.mark.parametrize("status", [200, 500])
-def test_of_an_answer_of_a_gigabyte_next_to_nothing_is_read(rig: Rig, kind: str, framing: bytes, status: int) -> None:
+def test_hardly_anything_of_an_answer_of_a_gigabyte_is_read(rig: Rig, kind: str, framing: bytes, status: int) -> None:
     piece = b"x" * 65536
     if b"chunked" in framing:
         piece = b"10000\r\n" + piece + b"\r\n"

@@ -11,7 +11,8 @@ import pytest
 from fastemit import AsyncEmitter, Emitter
 from fastemit.testing import Collector
 from tests.conftest import MakeEmitter
-from tests.support.emitters import QUICK, TP2, until
+from tests.support.emitters import QUICK, TP2
+from tests.support.waiting import until
 
 
 @pytest.mark.parametrize(
@@ -133,6 +134,13 @@ def test_no_message_shows_a_password(endpoint: Any, settings: dict[str, Any]) ->
     with pytest.raises((TypeError, ValueError)) as error:
         Emitter(endpoint, **settings)
     assert "hush" not in str(error.value)
+
+
+def test_a_bracket_in_a_password_is_told_how_to_escape() -> None:
+    for password in ("hu[sh", "hu]sh"):
+        with pytest.raises(ValueError, match=r"\[ is %5B and \] is %5D"):
+            Emitter(f"https://user:{password}@collector.example.com")
+    assert Emitter("https://user:hu%5Bsh%5D@collector.example.com").endpoint == f"https://collector.example.com{TP2}"
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,12 @@ from collections.abc import Iterator
 import pytest
 
 from fastemit.testing import Collector
-from tests.support.emitters import TP2, until
+from tests.support.emitters import TP2
 from tests.support.faulty_network import NOISE, Fault, FaultyNetwork
+from tests.support.waiting import until
 
 BODY = b'{"schema":"iglu:com.snowplowanalytics.snowplow/payload_data/jsonschema/1-0-4","data":[{"n":"7"}]}'
-HEAD = f"POST {TP2} HTTP/1.1\r\nHost: here\r\nContent-Length: {len(BODY)}\r\n\r\n".encode()
+HEAD = f"POST {TP2} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(BODY)}\r\n\r\n".encode()
 
 
 @pytest.fixture
@@ -112,10 +113,11 @@ def test_noise_is_no_answer(network: FaultyNetwork, client: socket.socket) -> No
 def test_a_client_that_leaves_before_the_answer_has_lost_it(
     collector: Collector, network: FaultyNetwork, client: socket.socket
 ) -> None:
-    network.arm(Fault("throttle", "body", 0.1))
+    collector.respond(hang=True)
     client.sendall(HEAD + BODY)
+    collector.wait_for_requests(1)
     client.close()
-    until(lambda: network.hits)
+    collector.release()
     network.settle()
     assert (len(collector.events), network.passages[0].answer_lost) == (1, True)
 

@@ -72,7 +72,11 @@ def harmed_requests(rig: Rig, server: RawServer, what: str, way: str, step: int,
     scheme = "https" if settings else "http"
     with RawServer(wire) as proxy:
         emitter = rig.emitter(
-            endpoint=f"{scheme}://127.0.0.1:{proxy.port}", background=False, request_timeout=1.0, **settings
+            endpoint=f"{scheme}://127.0.0.1:{proxy.port}",
+            background=False,
+            # A request that times out is sent again, and comes twice. A busy machine needs more than a second.
+            request_timeout=1.0 if what == "flip" else 10.0,
+            **settings,
         )
         first = offset = 0
         while True:
@@ -105,7 +109,7 @@ def test_a_connection_that_breaks_at_any_byte_loses_nothing(rig: Rig, what: str,
 
 
 @pytest.mark.parametrize("what", [slow("flip"), "cut", slow("reset")])
-@pytest.mark.parametrize(("way", "step"), [("up", 37), ("down", 53)])
+@pytest.mark.parametrize(("way", "step"), [("up", 37), slow("down", 53)])
 def test_tls_that_is_harmed_at_any_byte_loses_nothing(
     rig: Rig, certified: Certified, what: str, way: str, step: int
 ) -> None:

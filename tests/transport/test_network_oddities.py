@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("no_short_delay")
 
 # -- names -------------------------------------------------------------------------------------------------------------
 
-NAME = "collector.test"
+NAME = "collector.localhost"
 
 
 class NameServer:
@@ -107,7 +107,7 @@ def test_the_process_ends_in_time_while_a_name_does_not_resolve(rig: Rig, tmp_pa
         import socket
 
         socket.getaddrinfo = lambda *_, **__: time.sleep(60)
-        emitter = Emitter("http://collector.test", batch_size=1, shutdown_timeout=0.3)
+        emitter = Emitter("http://collector.localhost", batch_size=1, shutdown_timeout=0.3)
         put(emitter)
         the_end()
         """,

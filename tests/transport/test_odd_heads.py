@@ -68,7 +68,7 @@ LEFT = {
 @pytest.mark.parametrize("method", ["post", "get"])
 def test_the_status_counts_of_an_answer_whose_end_nobody_knows(kind: str, method: str) -> None:
     with answering(b"HTTP/1.1 200 OK\r\n" + LEFT[kind]) as server:
-        client = to(server.url, (2.0, 0.2))
+        client = to(server.url, (2.0, 0.1))
         with within(1.5):
             assert [send(client, method) for _ in range(2)] == [Outcome(status=200)] * 2
         assert server.connections == 2
@@ -90,7 +90,7 @@ def test_the_status_counts_when_the_headers_have_no_end(end: str, method: str) -
             server.over.wait(5)
 
     with RawServer(handle) as server:
-        client = to(server.url, (2.0, 0.3))
+        client = to(server.url, (2.0, 0.1))
         with within(1.5):
             assert [send(client, method) for _ in range(2)] == [Outcome(status=200)] * 2
         assert (server.connections, len(server.requests)) == (2, 2)
@@ -197,10 +197,10 @@ def test_the_name_is_looked_up_again_for_a_new_connection(
         resolve = socket.getaddrinfo
 
         def lookup(host: Any, port: Any, *rest: Any) -> Any:
-            return resolve("127.0.0.1", ports[0], *rest) if host == "moving.test" else resolve(host, port, *rest)
+            return resolve("127.0.0.1", ports[0], *rest) if host == "moving.localhost" else resolve(host, port, *rest)
 
         monkeypatch.setattr(socket, "getaddrinfo", lookup)
-        client = to("http://moving.test:9090")
+        client = to("http://moving.localhost:9090")
         assert client.post(b"{}").status == 200
         ports[0] = moved.port
         for _ in range(8):

@@ -14,6 +14,7 @@ from fastemit._transport.endpoint import parse_endpoint
 from fastemit._transport.http import HttpTransport
 from tests.support.bad_network import Certified
 from tests.support.delivery import OK, RawServer, answering, within
+from tests.support.slow import slow, slow_but
 
 #: What must never be taken for an answer.
 DECOY = b"HTTP/1.1 299 Decoy\r\nContent-Length: 0\r\n\r\n"
@@ -83,8 +84,8 @@ TRAPS = {
 }
 
 
-@pytest.mark.parametrize("apart", [False, True], ids=["at once", "apart"])
-@pytest.mark.parametrize("kind", TRAPS)
+@pytest.mark.parametrize("apart", [False, slow(True)], ids=["at once", "apart"])
+@pytest.mark.parametrize("kind", slow_but(list(TRAPS)[::3], TRAPS))
 def test_the_rest_of_an_answer_is_not_the_next_one(kind: str, apart: bool) -> None:
     """Whether it comes in the same segment or a little later, but before the next request."""
     trap = TRAPS[kind]

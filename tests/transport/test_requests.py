@@ -13,7 +13,8 @@ import fastemit
 from fastemit.testing import Collector
 from tests.conftest import MakeEmitter
 from tests.support.buffer import OVERHEAD, PREFIX, of_size
-from tests.support.emitters import DEADLINE, QUICK, TP2, feed, join, numbered, numbers, requests_of, threads_of, until
+from tests.support.emitters import DEADLINE, QUICK, TP2, feed, join, numbered, numbers, requests_of, threads_of
+from tests.support.waiting import until
 
 MANY = 100_000  # a batch size that is never reached
 

@@ -223,7 +223,7 @@ def test_a_read_timeout_ends_an_event_larger_than_a_request(rig: Rig, session: r
 
 
 @METHODS
-def test_of_a_long_answer_64_kib_are_read_and_the_connection_is_closed(
+def test_64_kib_of_a_long_answer_are_read_and_the_connection_is_closed(
     rig: Rig, session: requests.Session, method: str
 ) -> None:
     endless = threading.Event()

@@ -126,3 +126,4 @@ def development() -> None:
         collector.drop_connections()
         collector.reset()
     print(Collector(host="127.0.0.1", port=0, keep_bodies=False).port)
+    print(Collector(max_bytes=None, idle_timeout=None, allowed_hosts=("shop.test",)).totals.forgotten)

@@ -25,6 +25,8 @@ def environment() -> dict[str, str]:
     return {**os.environ, "MYPYPATH": "" if installed else folder}
 
 
+# Slow: without its cache mypy takes half a minute. `make lint` asks both at every change.
+@pytest.mark.slow
 def test_mypy_accepts_the_public_interface_and_rejects_wrong_uses(pytestconfig: pytest.Config) -> None:
     # The cache makes the second run ten times as fast.
     cache = pytestconfig.rootpath / ".mypy_cache" / "tests"

@@ -10,7 +10,7 @@ from fastemit._delivery.controls import Draining, Timer, unmade
 from fastemit._delivery.delivery import Delivery
 from fastemit._delivery.overrides import NAMES as HOOK_NAMES
 from fastemit._delivery.overrides import Hooks
-from fastemit._delivery.reporting import Reporter
+from fastemit._delivery.reporting import Reporter, loaded
 from fastemit._delivery.retry import POISON_AFTER, Backoff, Verdict, is_poison_sign, judge, retry_after_seconds
 from fastemit._delivery.schedule import FOREVER
 from fastemit._delivery.waiting import Inbox
@@ -29,6 +29,7 @@ __all__ = [
     "Verdict",
     "is_poison_sign",
     "judge",
+    "loaded",
     "retry_after_seconds",
     "unmade",
 ]

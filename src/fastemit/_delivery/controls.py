@@ -1,4 +1,4 @@
-"""What every emitter over a `Delivery` offers: to wait for what is queued, to close, and timers."""
+"""What every emitter that has a `Delivery` offers: calls that wait for queued events, `close`, and timers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Timer:
-    """What is left of the timers of `snowplow_tracker`, which are threads: whether one is set.
+    """Stands for a timer of `snowplow_tracker`, which is a thread there. It tells only whether the timer is set.
 
     A sender thread keeps the time. With `background=False` nobody does; see `is_active`.
     """
@@ -25,18 +25,18 @@ class Timer:
         self._active = active
 
     def is_active(self) -> bool:
-        """Whether it is set, and the emitter not closed.
+        """Whether the timer is set and the emitter is open.
 
-        With `background=False` that does not mean that something happens when the time is over, because no thread
-        waits for it. The flush timer is looked at by each `input`: the first one after the interval sends what is
-        queued, in its thread. What is to be retried goes with the next `input` after the backoff that reaches
-        `batch_size` (with a flush timer: with any `input`), or with `flush` and `drain` at any time.
+        With `background=False` nothing happens when the time is over, because no thread waits for it. Each `input`
+        looks at the flush timer: the first one after the interval sends what is queued, in its thread. Kept events are
+        sent again by the first `input` after the backoff that reaches `batch_size`. With a flush timer any `input`
+        after the backoff does so. `flush` and `drain` send them at any time.
         """
         return self._active()
 
 
 class _Unmade:
-    """In the place of a part that `__init__` makes, until it has: says so to who asks for it."""
+    """Stands for a part until `__init__` has made it. To use it raises an error that says so."""
 
     def __get__(self, owner: object, cls: type) -> Any:
         if owner is None:
@@ -47,8 +47,8 @@ class _Unmade:
 def unmade() -> Any:
     """For the class attribute of a part that `__init__` makes.
 
-    In tests `__init__` is often a mock, and a subclass's may fail before it has called its parent's. What such an
-    object is asked for then says why it is not there.
+    In tests `__init__` is often a mock, and the `__init__` of a subclass may fail before it calls its parent's. An
+    error then says why the part is not there.
     """
     return _Unmade()
 
@@ -59,17 +59,17 @@ def unmade() -> Any:
     retry_timer="a retry comes when retry_delay is over; flush() makes an attempt at once",
 )
 class Draining:
-    """A mixin; `_may_begin` is to be called before `__init__` changes anything, `_open` when the delivery is there."""
+    """A mixin. Call `_may_begin` before `__init__` changes anything, and `_open` when the delivery is made."""
 
     _delivery: Delivery = unmade()
     _timer: Timer = unmade()
     _retry_timer: Timer = unmade()
 
     def _may_begin(self) -> None:
-        """Refuse to be initialised again while in use: what is queued and counted would be out of everybody's sight.
+        """Refuse a second `__init__` while in use, because nobody could see or send the earlier events any more.
 
-        Before the first event there is nothing to lose. A class with two emitters among its bases may call `__init__`
-        once for each then, and the last call holds, as with `snowplow_tracker`'s emitters.
+        Before the first event there is nothing to lose. So a class with two emitters among its bases may call
+        `__init__` once for each, and the last call holds, as with `snowplow_tracker`'s emitters.
         """
         if "_delivery" in self.__dict__ and self._in_use():
             raise RuntimeError(
@@ -81,13 +81,13 @@ class Draining:
         return self._delivery.in_use
 
     def _open(self, delivery: Delivery) -> None:
-        """Go on with this delivery. An earlier one has nothing to do, and is closed."""
+        """Use this delivery from now on. An earlier one has nothing to do, and is closed."""
         first = self.__dict__.get("_delivery")
         self._delivery = delivery
         self._timer = Timer(lambda: delivery.flush_interval is not None and not delivery.stopped)
         self._retry_timer = Timer(lambda: delivery.retry_delay > 0 and not delivery.stopped)
         if first is not None:
-            # Whatever another thread has put in since `_may_begin` is told of as what any close leaves behind.
+            # If another thread has put in events since `_may_begin`, the close logs them as left.
             first.replaced = True
             first.close(0.0)
         if delivery.flush_interval is not None:
@@ -105,13 +105,14 @@ class Draining:
     def flush(self) -> None:
         """Wait until what is queued or in flight now is sent or rejected.
 
-        One attempt is made whatever the backoff says; the first failure that keeps events ends the wait. In a
-        callback it is a request, and returns at once. `drain` does the same with a timeout, and tells the result.
+        One attempt is made at once, even during a backoff. The first failure that keeps events ends the wait. In a
+        callback this only asks for the attempt, and returns at once. `drain` does the same, and has a timeout and a
+        result.
         """
         self._delivery.drain()
 
     def sync_flush(self, timeout: float | None = None) -> None:
-        """`flush`, for at most `timeout` seconds (None: as long as it takes); an overridden `flush` as it is."""
+        """Call `flush` for at most `timeout` seconds; None: no limit. An overridden `flush` is called without one."""
         own = self._delivery.own_flush
         if own is not None:
             own()
@@ -119,20 +120,20 @@ class Draining:
             self._delivery.drain(_timeout(timeout))
 
     def async_flush(self) -> None:
-        """Have what is queued sent soon, and return at once."""
+        """Ask for what is queued to be sent soon, and return at once."""
         self._delivery.request_flush()
 
     def drain(self, timeout: float | None = None, *, retry: bool = False) -> bool:
         """Wait until what is queued or in flight now is sent or rejected.
 
-        The first attempt is made at once, whatever the backoff says. In a callback this is a request, and returns at
-        once.
+        The first attempt is made at once, even during a backoff. In a callback this only asks for the attempt, and
+        returns at once.
 
         Args:
             timeout: seconds to wait at the most. Default: None, as long as it takes.
             retry: False, the default: the first failure that keeps events ends the wait. True: failures are retried
-                by the backoff until everything is settled, the time is up or the emitter is closed. With a `timeout`
-                of None that may be for ever, since a collector may never come back.
+                by the backoff until everything is settled, the time is up or the emitter is closed. With
+                `timeout=None` that may last for ever, because the collector may never come back.
 
         Returns:
             True if nothing is left of what was there at the call.
@@ -140,7 +141,7 @@ class Draining:
         return self._delivery.drain(_timeout(timeout), checks.boolean("retry", retry))
 
     def close(self, timeout: float | None = None) -> int:
-        """Send what is left, stop the sender, and from here on drop what comes.
+        """Send what is queued, and stop the senders. Later events are dropped.
 
         Args:
             timeout: seconds it may take; None for `shutdown_timeout`.
@@ -148,12 +149,14 @@ class Draining:
         Returns:
             The number of events left, which is also logged. A second call has no effect.
         """
-        given = _timeout(timeout)
+        delivery, seconds = self._to_close(timeout)
+        return 0 if delivery is None else delivery.close(seconds)
+
+    def _to_close(self, timeout: float | None) -> tuple[Delivery | None, float]:
+        """What there is to close, and within how many seconds. None where `__init__` was a mock or failed."""
+        given = _timeout(timeout) or 0.0
         delivery: Delivery | None = vars(self).get("_delivery")
-        if delivery is None:
-            # There is nothing to close where `__init__` was a mock or failed.
-            return 0
-        return delivery.close(delivery.shutdown_timeout if given is None else given)
+        return delivery, given if delivery is None or timeout is not None else delivery.shutdown_timeout
 
     def __enter__(self) -> Self:
         return self
@@ -164,6 +167,67 @@ class Draining:
         self.close()
         return False
 
+    # -- in an asyncio program ---------------------------------------------------------------------------------------
+
+    async def aflush(self, timeout: float | None = None) -> None:
+        """Wait until what is queued or in flight now is sent or rejected, while the loop goes on.
+
+        One attempt is made at once, even during a backoff. The first failure that keeps events ends the wait. A sender
+        thread sends, as always, and the wait needs no thread, so any number of tasks may wait at once. With
+        `background=False` there is no sender. Then this call makes the request, and the loop stands still meanwhile.
+
+        Args:
+            timeout: seconds to wait at the most. Default: None, as long as it takes.
+
+        Raises:
+            TypeError, ValueError: naming the argument, the value and what is allowed.
+            RuntimeError: no asyncio loop runs in this thread.
+            asyncio.CancelledError: the task was cancelled. The events stay queued, and are sent later.
+        """
+        await self.adrain(timeout)
+
+    async def adrain(self, timeout: float | None = None, *, retry: bool = False) -> bool:
+        """`drain` for an asyncio program; see `aflush`.
+
+        Args:
+            timeout: seconds to wait at the most. Default: None, as long as it takes.
+            retry: False, the default: the first failure that keeps events ends the wait. True: it goes on through
+                failures, by the backoff.
+
+        Returns:
+            True if nothing is left of what was there at the call.
+        """
+        from fastemit._delivery import awaiting
+
+        return await awaiting.drain(self._delivery, _timeout(timeout), checks.boolean("retry", retry))
+
+    async def aclose(self, timeout: float | None = None) -> int:
+        """`close` for an asyncio program; see `aflush`. Later events are dropped.
+
+        If the task is cancelled, only its wait ends. The senders go on until the time is up, and then end.
+
+        Args:
+            timeout: seconds it may take; None for `shutdown_timeout`.
+
+        Returns:
+            The number of events left, which is also logged. A second call has no effect.
+        """
+        delivery, seconds = self._to_close(timeout)
+        if delivery is None:
+            return 0
+        from fastemit._delivery import awaiting
+
+        return await awaiting.close(delivery, seconds)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> Literal[False]:
+        await self.aclose()
+        return False
+
     # -- timers ------------------------------------------------------------------------------------------------------
 
     # 0.12 and before had set_flush_timer(timeout, flush_now).
@@ -171,9 +235,8 @@ class Draining:
     def set_flush_timer(self, timeout: float) -> None:
         """Flush what is queued every `timeout` seconds; a second call replaces the first.
 
-        With `background=False` there is no thread that keeps the time: the first `input` after the interval sends what
-        is queued, in its thread. Without another `input` nothing is sent, so call `flush` or `drain` where your
-        program becomes idle.
+        With `background=False` no thread keeps the time. The first `input` after the interval sends what is queued, in
+        its thread. Without another `input` nothing is sent, so call `flush` or `drain` when your program becomes idle.
 
         Args:
             timeout: seconds, more than 0.

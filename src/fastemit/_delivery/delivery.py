@@ -1,7 +1,7 @@
-"""The delivery: the life of an emitter. It is opened, flushed and closed, and goes through forks and the end.
+"""The delivery: the life of an emitter. It opens, flushes and closes, and it survives forks.
 
-`senders.py` has the threads that send, `inline.py` the same for `background=False`; a delivery has one of the two.
-`ending.py` is its close, and its part in the end of the process.
+`senders.py` has the threads that send, and `inline.py` does the same for `background=False`. A delivery has one of the
+two. `ending.py` has its close, and what it does when the process ends.
 """
 
 from __future__ import annotations
@@ -9,11 +9,9 @@ from __future__ import annotations
 import logging
 import weakref
 from collections.abc import Callable
-from typing import Any
 
-from fastemit._buffer import EventBuffer
 from fastemit._delivery import leftovers
-from fastemit._delivery.ending import Ending
+from fastemit._delivery.flushing import Flushing
 from fastemit._delivery.inline import Inline
 from fastemit._delivery.overflow import Admission
 from fastemit._delivery.overrides import Hooks
@@ -21,29 +19,29 @@ from fastemit._delivery.passes import Courier
 from fastemit._delivery.reporting import Reporter
 from fastemit._delivery.schedule import Exit, Schedule
 from fastemit._delivery.senders import Senders
-from fastemit._delivery.waiting import Flush, Guard, Inbox
+from fastemit._delivery.waiting import Guard, Inbox
 from fastemit._delivery.waking import Waking
 from fastemit._delivery.workers import Parts, State, Workers
-from fastemit._interfaces import Outcome, Transport
+from fastemit._interfaces import Encoded, EventQueue, Keeping, Outcome, Transport
 from fastemit._process import lifecycle
 from fastemit._time import monotonic
 from fastemit.stats import EmitterStats, say
-from fastemit.typing import Overflow, Payload, PayloadDictList
+from fastemit.typing import Overflow, PayloadDictList
 
 
-class Delivery(Ending):
-    """Sends what is in an `EventBuffer` through a `Transport`.
+class Delivery(Flushing):
+    """Sends what is in an `EventQueue` through a `Transport`.
 
     Thread safety: every method may be called from any thread, from a callback, a finalizer and a signal handler. The
     guard's lock covers the state that is not the buffer's.
 
-    An idle sender thread holds no reference to the delivery, so an emitter that the program has dropped is collected;
-    one that still has events then hands itself to its senders, which send them (`__del__`).
+    An idle sender thread holds no reference to the delivery, so an emitter that the program drops is collected. If it
+    still has events, it hands itself to its senders, which send them (`__del__`).
 
     Args:
-        buffer: where events come from; this delivery alone takes from it.
-        transport: where they go.
-        report: what tells the user of requests, drops and outcomes.
+        buffer: where events come from. Nobody but this delivery takes from it.
+        transport: where events go.
+        report: tells the user of requests, drops and outcomes.
         overflow: what happens to an event that has no room.
         max_retry_delay: longest backoff, in seconds.
         custom_retry_codes: exceptions to the rules of `retry.judge`.
@@ -52,11 +50,12 @@ class Delivery(Ending):
         shutdown_timeout: seconds that `close` and the end of the process may take.
         flush_interval: seconds of the flush timer, or None.
         hooks: finds what a subclass or a patch has put in place of the emitter's methods.
+        spool: the files that the buffer's events are in; None where they are in memory.
     """
 
     def __init__(
         self,
-        buffer: EventBuffer,
+        buffer: EventQueue,
         transport: Transport,
         report: Reporter,
         *,
@@ -68,6 +67,7 @@ class Delivery(Ending):
         shutdown_timeout: float = 5.0,
         flush_interval: float | None = None,
         hooks: Hooks | None = None,
+        spool: Keeping | None = None,
     ) -> None:
         self.buffer = buffer
         self.report = report
@@ -76,12 +76,13 @@ class Delivery(Ending):
         self._overflow = overflow
         self._max_retry_delay = max_retry_delay
         self._thread_count = thread_count
-        #: Whether sender threads are to be started.
+        #: Whether sender threads may be started.
         self.background = background
         self._hooks = hooks
-        #: The emitter was initialised again, and has another delivery: nobody looks at the counters of this one.
+        self._spool = spool
+        #: The emitter was initialised again and has another delivery, so nobody sees the counters of this one.
         self.replaced = False
-        # The very dict: it may be changed in place.
+        # This is the dict itself and not a copy, because the user may change it in place.
         self._start_over(flush_interval, {} if custom_retry_codes is None else custom_retry_codes)
         lifecycle.register(self)
 
@@ -89,17 +90,14 @@ class Delivery(Ending):
         """The state of a process that has sent nothing yet."""
         self._guard = Guard()
         self._lock = self._guard.lock
-        self.report.start_over(self._lock, _signal_of(weakref.ref(self.buffer)))
-        share = getattr(self.buffer, "share", None)
-        if share is not None:
-            # A store of the user's has books, under the same lock.
-            share(self._lock)
+        self.report.start_over(self._guard, _signal_of(weakref.ref(self.buffer)))
+        self.buffer.share(self._lock)
         waking = Waking(self.buffer)
         self._schedule = Schedule(
-            self.buffer, waking, self._max_retry_delay, interval, monotonic(), told_at=self.report.due_at
+            self.buffer, waking, self._max_retry_delay, interval, monotonic(), told_at=self._due_at()
         )
         self._admission = Admission(
-            self.buffer, waking, self._schedule.backoff, self.report, self._guard, self._overflow
+            self.buffer, waking, self._schedule.backoff, self.report, self._guard, self._overflow, self._spool
         )
         self._courier = Courier(
             self.buffer,
@@ -112,19 +110,37 @@ class Delivery(Ending):
             self._hooks,
         )
         self._parts = Parts(
-            self.buffer, self._guard, waking, self._schedule, self._admission, self._courier, self.report, self._hooks
+            self.buffer,
+            self._guard,
+            waking,
+            self._schedule,
+            self._admission,
+            self._courier,
+            self.report,
+            self._hooks,
+            self._spool,
         )
         self._workers: Workers = Senders(self._parts, self._thread_count) if self.background else Inline(self._parts)
         self._told_left = 0  # events that a close or the end of the process left, and has told of
+        self._told_lost: list[range] = []  # numbers of those of which `on_lost` was told
+        self._telling = 0  # threads that are in `tell_lost`
         self._dropped = False  # nobody has the emitter any more
         self._workers.look_for_hooks()
         with self._lock:
             self._workers.say_when_to_call()
 
+    def _due_at(self) -> Callable[[], float]:
+        """The time when a sender has something to do besides sending."""
+        report, spool = self.report, self._spool
+        if spool is None:
+            return report.due_at
+        spool.warn = report.spool_fault
+        return lambda: min(report.due_at(), spool.due_at())
+
     # -- events come in ----------------------------------------------------------------------------------------------
 
-    def answer(self, answer: Any) -> None:
-        """Do what `EventBuffer.append` asks for with an answer that is not 0."""
+    def answer(self, answer: int | Encoded) -> None:
+        """Do what the buffer's `append` asks for with an answer that is not 0."""
         if not isinstance(answer, int):
             if self.replaced:
                 raise RuntimeError("the emitter's __init__ was called again during this input: the event is not taken")
@@ -141,12 +157,12 @@ class Delivery(Ending):
             self.report.tell_faults()
 
     def _start(self) -> None:
-        """Have those who send begin, unless they have. What is raised in here leaves that to the next event."""
+        """Start the senders if they do not run. If a signal handler raises here, the next event tries again."""
         if self._workers.state is not State.NEW or self._schedule.stopped:
             return
         leftovers.tell()
         if lifecycle.ended():
-            # Nobody would wait for a thread, and from Python 3.12 on none starts.
+            # Nobody would wait for a thread, and Python 3.12 and later start none now.
             with self._lock:
                 self._go_on_inline()
             return
@@ -164,7 +180,7 @@ class Delivery(Ending):
             return True
 
     def _become_inline(self) -> None:
-        # A thread that has no seat yet finds this, and ends; one that hangs in a request finds its seat gone.
+        # A thread that has no seat yet sees this and ends. One that hangs in a request finds that its seat is gone.
         self._workers.state = State.ENDED
         self._workers.dismiss()
         self._workers.disband()
@@ -173,13 +189,13 @@ class Delivery(Ending):
         self._workers = inline
 
     def _go_on_inline(self) -> None:
-        """From here on nobody sends but who flushes or puts in what reaches the limit. The lock is held."""
+        """From now on an event is sent only by a call that flushes or reaches the limit. The lock is held."""
         self._schedule.open_again()
         self._become_inline()
         self._admission.wake()
 
     def _start_for_what_is_there(self) -> None:
-        """Start for events that did not come by `input`: a store may hold some from before."""
+        """Start although no event came by `input`, because a store or a spool may hold earlier events."""
         if self._workers.state is State.NEW and self.buffer.queued_events:
             self._start()
 
@@ -192,56 +208,15 @@ class Delivery(Ending):
         """The `flush` that a subclass or a patch has put in place of the emitter's, or None."""
         return self._hooks.find("flush") if self._hooks is not None else None
 
-    # -- flush -------------------------------------------------------------------------------------------------------
-
-    def request_flush(self) -> None:
-        """Have everything that is queued sent soon, whatever the backoff says; does not wait."""
-        self.notice_fork()
-        self._start_for_what_is_there()
-        self._workers.flush_soon()
-
-    def drain(self, timeout: float | None = None, retry: bool = False) -> bool:
-        """Wait until what is queued or in flight now is settled, or an attempt fails; True if nothing of it is left.
-
-        Args:
-            timeout: seconds to wait at the most; None for as long as it takes.
-            retry: go on after a failure, by the backoff.
-        """
-        self.notice_fork()
-        deadline = None if timeout is None else monotonic() + timeout
-        flush = Flush(self.buffer.next_seq, retry)
-        with self._lock:
-            if self._courier.oldest() >= flush.target:
-                return True
-            if self._schedule.stopped:
-                return False
-            courier = self._courier  # by name: a child that a callback forks has another one
-            courier.begin(flush)
-        try:
-            self._start_for_what_is_there()
-            workers = self._workers
-            if self._guard.must_not_wait():
-                workers.flush_soon()
-            else:
-                workers.drain(flush, deadline)
-                if workers is not self._workers and courier is self._courier and courier.oldest() < flush.target:
-                    # The process ends, and with it the senders, before they had seen the flush.
-                    flush.over = False
-                    self._workers.drain(flush, deadline)
-        finally:
-            with self._lock:
-                courier.end(flush)
-                done = self.buffer.oldest_seq >= flush.target and not flush.left_one
-        self.report.tell_faults()
-        return done
+    # -- settings that change --------------------------------------------------------------------------------------
 
     def reconsider(self) -> None:
-        """Something that decides when to send was changed: look again."""
+        """A setting that decides when to send was changed, so look again."""
         self._workers.reconsider()
 
     @property
     def stopped(self) -> bool:
-        """Whether nothing is sent any more, since it is closed."""
+        """Whether it is closed, so that nothing is sent any more."""
         return self._schedule.stopped
 
     @property
@@ -259,16 +234,8 @@ class Delivery(Ending):
 
     # -- requests by hand --------------------------------------------------------------------------------------------
 
-    def post(self, body: bytes) -> int:
-        """Send a ready-made body once, in this thread; the status, or -1."""
-        return self._by_hand(len(body), lambda: self._transport.post(body))
-
-    def get(self, payload: Payload) -> int:
-        """Send one event as it is by GET, in this thread; the status, or -1."""
-        query = EventBuffer.encode_query(payload)
-        return self._by_hand(len(query), lambda: self._transport.get(query))
-
-    def _by_hand(self, size: int, request: Callable[[], Outcome]) -> int:
+    def by_hand(self, size: int, request: Callable[[], Outcome]) -> int:
+        """Make `request` once in this thread. Returns its status, or -1."""
         self.notice_fork()
         started = monotonic()
         outcome = request()
@@ -277,7 +244,7 @@ class Delivery(Ending):
         return -1 if outcome.status is None else outcome.status
 
     def send_now(self, payloads: PayloadDictList) -> None:
-        """Send these events once, in this thread; those that are to be kept are queued as new ones."""
+        """Send these events once, in this thread. Those that are kept are queued as new ones."""
         self.notice_fork()
         with self._guard.as_sender():
             left = self._courier.send_now(payloads)
@@ -289,17 +256,17 @@ class Delivery(Ending):
     # -- an emitter that the program has dropped ---------------------------------------------------------------------
 
     def __del__(self) -> None:
-        # This runs at any point of any thread, so it takes no lock.
+        # This may run at any point of any thread, so it takes no lock.
         try:
             self._abandon()
         except BaseException:
-            # A signal handler's, of which Python tells. Nobody else will do this.
+            # A signal handler raised this, and Python prints it. Go on, because nobody else does this work.
             self._abandon()
             raise
 
     def _abandon(self) -> None:
         workers: Workers | None = getattr(self, "_workers", None)
-        # While Python is taken apart, this module may have been emptied.
+        # While Python shuts down, this module may have been emptied.
         taken_apart = (lifecycle or None) is None
         if taken_apart or workers is None:
             return
@@ -308,41 +275,43 @@ class Delivery(Ending):
         elif lifecycle.ended():
             self._tell_what_was_not_flushed()
         elif workers.has_left_something():
-            # Alive again, in the hands of a sender, which goes on with it; or else until the end of the process.
+            # It is alive again: a sender goes on with it, or it is kept until the process ends.
             self._dropped = True
             lifecycle.adopt(self)
             workers.abandon(self)
 
     def hand_over(self, seat: Inbox, deadline: float) -> None:
-        """Have what is left sent until `deadline`, by the thread of `seat` alone."""
+        """Let the thread of `seat` alone send what is left, until `deadline`."""
         self._workers.reseat(seat)
         self.begin_close(deadline)
 
     # -- fork --------------------------------------------------------------------------------------------------------
 
     def after_fork(self) -> None:
-        """In a forked child: start empty; nothing that was inherited is waited for, flushed or closed."""
+        """In a forked child: start empty. Nothing that was inherited is waited for, flushed or closed."""
         interval, closed = self._schedule.interval, self._schedule.closing or self._schedule.stopped
         self._transport.after_fork()
+        if self._spool is not None:
+            self._spool.after_fork()
         self._workers.disband()
         if self._hooks is not None:
             self._hooks.given_back.start_over()
         self._start_over(interval, self.custom_retry_codes)
-        # A close that the parent had begun is the parent's.
+        # A close that the parent had begun is the parent's business.
         self._schedule.stopped = closed
-        # Last: from here on another thread takes this for settled.
+        # This is last, because after it other threads take the fork as noticed.
         self.buffer.after_fork()
         with self._lock:
             self._workers.say_when_to_call()
 
     def notice_fork(self) -> None:
-        """For a fork that ran no Python hook: uWSGI forks in C."""
+        """For a fork that ran no Python hook, because uWSGI forks in C."""
         if self.buffer.forked:
             with lifecycle.fork_lock:
                 if self.buffer.forked:
                     self.after_fork()
 
-    # -- what there is to see and to change --------------------------------------------------------------------------
+    # -- what can be read and changed ---------------------------------------------------------------------------------
 
     @property
     def custom_retry_codes(self) -> dict[int, bool]:
@@ -364,7 +333,7 @@ class Delivery(Ending):
         with self._lock:
             self._max_retry_delay = value
             self._schedule.backoff.limit(value)
-        # A sender that waits for the end of a backoff looks when that is now.
+        # A sender that waits for the end of a backoff has to look when it ends now.
         self.reconsider()
 
     @property
@@ -383,11 +352,12 @@ class Delivery(Ending):
 
     def stats(self) -> EmitterStats:
         self.notice_fork()
-        return self.report.stats(self.buffer, self.retry_delay)
+        recovered = 0 if self._spool is None else self._spool.recovered_events
+        return self.report.stats(self.buffer, self.retry_delay, recovered)
 
 
-def _signal_of(reference: weakref.ref[EventBuffer]) -> Callable[[], None]:
-    """What wakes a sender of this buffer, and keeps no buffer alive."""
+def _signal_of(reference: weakref.ref[EventQueue]) -> Callable[[], None]:
+    """A function that wakes a sender of this buffer, and does not keep the buffer alive."""
 
     def wake() -> None:
         buffer = reference()

@@ -1,24 +1,27 @@
 """Events that `on_failure` gives back to `input` although they are kept, and are sent again anyway.
 
-`snowplow_tracker` before 0.13 forgot what it could not send, and the usual remedy was an `on_failure` that gives each
-event to `input` again. With an emitter that keeps them, their number would double at each failure.
+`snowplow_tracker` before 0.13 forgot what it could not send, so programs used an `on_failure` that gives each event to
+`input` again. fastemit keeps these events itself, so their number would double at each failure.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import threading
 import weakref
-from collections.abc import Iterator
-from typing import Any, Final, TypeAlias
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
-import orjson
-
+from fastemit._delivery.reporting import loaded
+from fastemit._interfaces import Encoded, EventQueue, Sink
 from fastemit.stats import say
+from fastemit.typing import Payload
 
-#: An event as it is compared: names and values in any order, without `stm`.
+if TYPE_CHECKING:
+    from fastemit._delivery.delivery import Delivery
+
+#: The form in which events are compared: names and values in any order, without `stm`.
 _Key: TypeAlias = "frozenset[tuple[str, str]] | tuple[bytes, ...]"
 _STM: Final = "stm"
 
@@ -31,19 +34,22 @@ def _key_of_query(event: bytes) -> _Key:
     return tuple(sorted(member for member in event.split(b"&") if not member.startswith(b"stm=")))
 
 
-def _loaded(document: bytes) -> Any:
-    try:
-        return orjson.loads(document)
-    except ValueError:
-        # A lone surrogate, which only `json` reads.
-        return json.loads(document)
+class Hooked(Protocol):
+    """What this module needs of an emitter."""
+
+    _buffer: EventQueue
+    _delivery: Delivery
+
+    def _open_intake(self, buffer: Sink, answer: Callable[[int | Encoded], None], /) -> None: ...
+
+    def reached_limit(self) -> bool: ...
 
 
 class _Kept:
     """The kept events that one call of `on_failure` is about. They are read only if it gives something to `input`.
 
     Args:
-        bodies: of their requests: what the callback does with its dicts changes nothing here.
+        bodies: those of their requests, so that it does not matter what the callback does with its dicts.
         query: whether they are query strings.
     """
 
@@ -53,20 +59,20 @@ class _Kept:
         self._keys: set[_Key] = set()
 
     def has(self, event: bytes) -> bool:
-        """Whether this event, as it was encoded, equals one of them."""
+        """Whether this encoded event equals one of them."""
         for body in self._bodies:
             if self._query:
                 self._keys.add(_key_of_query(body))
             else:
-                self._keys.update(map(_key_of_json, _loaded(body)["data"]))
+                self._keys.update(map(_key_of_json, loaded(body)["data"]))
         self._bodies = []
-        return (_key_of_query(event) if self._query else _key_of_json(_loaded(event))) in self._keys
+        return (_key_of_query(event) if self._query else _key_of_json(loaded(event))) in self._keys
 
 
 class GivenBack:
-    """Stands in the way of an emitter's `input` while an `on_failure` runs that is about kept events.
+    """Looks at the events given to an emitter's `input` while an `on_failure` about kept events runs.
 
-    At all other times it is in nobody's way: `input` goes to the buffer directly, and costs nothing more.
+    At all other times `input` goes to the buffer directly, so it costs nothing more.
 
     Thread safety: any thread may call anything. Only events from the thread of the callback are looked at; those of
     other threads are passed on. The lock covers the change of the way that `input` takes.
@@ -75,7 +81,7 @@ class GivenBack:
         emitter: whose `input` it is.
     """
 
-    def __init__(self, emitter: weakref.ref[Any]) -> None:
+    def __init__(self, emitter: weakref.ref[Hooked]) -> None:
         self._emitter = emitter
         self._in_the_way = False
         self._told = False
@@ -95,9 +101,9 @@ class GivenBack:
 
     @contextlib.contextmanager
     def left_out(self, bodies: list[bytes], query: bool) -> Iterator[None]:
-        """While this lasts, what this thread gives to `input` and is among these kept events is left out."""
+        """In this block `input` leaves out events of this thread that are among these kept ones."""
         me = threading.get_ident()
-        # A callback may call `send_events`, whose failure calls back within.
+        # A callback may call `send_events`. If that fails, another callback runs inside of the first.
         earlier = self._kept.get(me)
         try:
             with self._lock:
@@ -111,15 +117,16 @@ class GivenBack:
                     self._kept[me] = earlier
                 self._stand(bool(self._kept))
 
-    def append(self, payload: Any) -> Any:
-        """What `input` calls in place of the buffer's `append`, and answers as that does."""
-        emitter: Any = self._emitter()  # alive, since its `input` is what comes here
+    def append(self, payload: Payload) -> int | Encoded:
+        """What `input` calls in place of the buffer's `append`. It returns the same."""
+        emitter = self._emitter()
+        assert emitter is not None  # its `input` is what comes here
         buffer = emitter._buffer
         kept = self._kept.get(threading.get_ident())
         if kept is None:
             return buffer.append(payload)
         event = buffer.prepare(payload)
-        if not kept.has(getattr(event, "encoded", event)):
+        if not kept.has(event if isinstance(event, bytes) else event.encoded):
             return buffer.append_encoded(event)
         if not self._told:
             self._told = True

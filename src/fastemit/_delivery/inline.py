@@ -15,9 +15,9 @@ from fastemit._time import monotonic
 if TYPE_CHECKING:
     from fastemit._delivery.delivery import Delivery
 
-#: Seconds between two looks at what another thread does, at the least.
+#: The least seconds between two looks at what another thread does.
 MIN_PAUSE: Final = 0.01
-#: Seconds between two looks of who is woken by what the other thread does, unless that fails.
+#: Seconds between two looks of a thread. Normally the other thread wakes it earlier.
 LONG_PAUSE: Final = 0.05
 
 
@@ -42,7 +42,7 @@ class Inline(Workers):
         return None
 
     def say_when_to_call(self) -> None:
-        # Nobody but `input` keeps the time here.
+        # Only `input` looks at the timer here.
         calls = self._schedule.manual or self._schedule.interval is not None or self.state is State.NEW
         self._parts.waking.notify(NOTIFY_ALWAYS if calls else NOTIFY_WHEN_DUE)
 
@@ -52,17 +52,17 @@ class Inline(Workers):
     # -- sending -----------------------------------------------------------------------------------------------------
 
     def reconsider(self) -> None:
-        """Send while there is reason to, until events are kept, unless somebody does already."""
+        """Send while there is reason to, until events are kept. Does nothing if another thread sends already."""
         if self._guard.must_not_wait():
             return
-        # Before the turn is taken, not after: a signal handler in between would wait for its own thread.
+        # This comes before the turn is taken. Otherwise a signal handler in between would wait for its own thread.
         with self._guard.as_sender():
             turn = self._turn_taken
             while True:
                 try:
                     if not turn.take(0.0):
                         return
-                    # What failed is tried again by another call: however short the delay, this one comes to an end.
+                    # Another call tries again what failed. So this call ends, however short the delay is.
                     kept = self._schedule.times_kept
                     while self._step(None):
                         if self._schedule.times_kept != kept:
@@ -85,8 +85,9 @@ class Inline(Workers):
 
     def _step(self, deadline: float | None) -> bool:
         """Make one request if there is reason to; the turn is this thread's."""
+        self._tend()
         with self._lock:
-            # Whoever had the turn before may have been interrupted between the plan and the request.
+            # The thread that had the turn before may have been interrupted between the plan and the request.
             self._schedule.nobody_sends()
             step = self._schedule.plan(monotonic())
         if isinstance(step, Turn):
@@ -101,11 +102,11 @@ class Inline(Workers):
         return self._make_room
 
     def _make_room(self) -> float | None:
-        """Send something; where that may not be now, the seconds until it may."""
+        """Send something. If that is not allowed now, returns the seconds until it is."""
         with self._guard.as_sender():
             turn = self._turn_taken
-            # Another thread's request is not waited for here, but in the queue of those who want room: a close wakes
-            # them at once, and so does that request when it makes room.
+            # Another thread sends. The caller waits for it in the queue of those who want room, because a close, or
+            # that request when it makes room, wakes them at once.
             try:
                 if not turn.take(0.0):
                     return LONG_PAUSE
@@ -131,13 +132,13 @@ class Inline(Workers):
             until = min(until, self._buffer.recheck_at)
             flush.wait(min(LONG_PAUSE if until == FOREVER else max(until - now, MIN_PAUSE), left))
         if flush.over:
-            # What a callback asked for meanwhile.
+            # Do what a callback has asked for meanwhile.
             self.reconsider()
 
     # -- end ---------------------------------------------------------------------------------------------------------
 
     def finish(self, deadline: float) -> None:
-        # Also what another thread has in flight: it may come back.
+        # Also wait for what another thread has in flight, because it may come back.
         while self._buffer.unsettled_events and not self._schedule.reached and (now := monotonic()) < deadline:
             if not self._one_turn(deadline):
                 Inbox().wait(min(max(self._schedule.backoff.until - now, MIN_PAUSE), deadline - now))
@@ -146,7 +147,7 @@ class Inline(Workers):
         with self._lock:
             self._schedule.stopped = True
             self.state = State.ENDED
-        # Another thread may be in the middle of one.
+        # Another thread may be in the middle of a request.
         self._courier.cutoff.cut()
         return True
 

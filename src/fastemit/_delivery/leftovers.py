@@ -1,9 +1,9 @@
-"""What emitters have left that the program dropped: it is sent by a few threads, within bounds, for a while.
+"""Sends the events of emitters that the program has dropped: with few threads, few bytes, and for a limited time.
 
-A program may make an emitter for each web request and drop it. Its sender would have to go on while the collector is
-down, and so would the next one's: thousands of threads, until the system starts none any more. So the senders of a
-dropped emitter end, and one of a few shared threads goes on with its delivery. No thread is started for that, which
-may be impossible by then: the sender of the first emitter that is dropped becomes the first shared thread.
+A program may make an emitter for each web request, and drop it. If each kept its sender while the collector is down,
+there would be thousands of threads, until the system can start no more. So the senders of a dropped emitter end, and
+one of a few shared threads goes on with its delivery. No thread is started for that, because it may be impossible by
+then: the sender of the first emitter that is dropped becomes the first shared thread.
 """
 
 from __future__ import annotations
@@ -24,23 +24,24 @@ from fastemit.stats import ThrottledLog
 if TYPE_CHECKING:
     from fastemit._delivery.delivery import Delivery
 
-#: Threads that send what dropped emitters have left.
+#: The most threads that send what dropped emitters have left.
 MOST_THREADS: Final = 4
-#: Dropped emitters that are kept, and bytes of their events. Past that the one that was dropped first is given up.
+#: The most dropped emitters that are kept, and bytes of their events. With more, the oldest emitter is given up.
 MOST_EMITTERS: Final = 2_000
 MOST_BYTES: Final = 256 * 1024 * 1024
-#: Seconds after which what is left is given up.
+#: After this many seconds what is left is given up.
 PATIENCE: Final = 3600.0
 
 
 class _Place(Inbox):
-    """The seat of a shared thread in one delivery: a note to it says that this delivery is to be looked at."""
+    """The seat of a shared thread in one delivery. A note to it means: look at this delivery."""
 
     def __init__(self, delivery: Delivery) -> None:
         super().__init__()
-        #: None once it is sent or given up.
+        #: None when it is sent or given up.
         self.delivery: Delivery | None = delivery
-        self.bytes = delivery.buffer.queued_bytes
+        # Events in a spool take almost no memory.
+        self.bytes = delivery.buffer.queued_bytes if delivery.left_in is None else 0
         self.share: _Share | None = None
 
     def put(self, note: Any) -> None:
@@ -50,7 +51,7 @@ class _Place(Inbox):
 
 
 class _Share:
-    """What one shared thread sees to. Only that thread touches `_looks`."""
+    """The deliveries of one shared thread. Only that thread touches `_looks`."""
 
     def __init__(self) -> None:
         self.inbox = Inbox()
@@ -72,7 +73,7 @@ class _Share:
     def _attend(self, place: _Place, pool: _Pool) -> None:
         delivery = place.delivery
         if delivery is None:
-            # It was given up. A note may also come late, to a place that has been left.
+            # It was given up, or the note came late.
             self._looks.pop(place, None)
             return
         delivery.buffer.disarm(place)
@@ -80,15 +81,17 @@ class _Share:
         if isinstance(step, Exit):
             self._looks.pop(place, None)
             pool.leave(place)
+            # It may have been given up while this thread was in a request of it.
+            delivery.tell_lost()
         else:
             self._looks[place] = FOREVER if step is None else monotonic() + step
 
 
 class _Pool:
-    """The shared threads of this process, and what they see to.
+    """The shared threads of this process, and their deliveries.
 
-    Thread safety: any sender thread may call anything. The lock is held for a few steps on lists; no finalizer takes
-    it, and nothing is called under it that waits.
+    Thread safety: any sender thread may call anything. The lock is held for a few steps on lists. No finalizer takes
+    it, and nothing that waits is called under it.
     """
 
     def __init__(self) -> None:
@@ -97,13 +100,15 @@ class _Pool:
         self._shares: list[_Share] = []
         self._places: dict[_Place, None] = {}  # in the order in which they were dropped
         self._bytes = 0
-        #: Those that no thread sends for: the end of the process does.
+        #: Deliveries that no thread sends for. The end of the process sends them.
         self.kept: deque[Delivery] = deque()
         self.log = ThrottledLog()
         self.untold = False
+        #: A thread that holds no lock has to tell `on_lost` of these.
+        self.lost: deque[Delivery] = deque()
 
     def add(self, delivery: Delivery) -> _Share | None:
-        """See that what `delivery` has left is sent; a share that this thread is to run, or None if others do."""
+        """Take over what `delivery` has left. Returns a share that this thread has to run, or None if others do."""
         place = _Place(delivery)
         delivery.hand_over(place, monotonic() + PATIENCE)
         if not delivery.buffer.unsettled_events:
@@ -124,12 +129,12 @@ class _Pool:
         share.inbox.put(place)
         for each in too_many:
             self.leave(each)
-            # So that its thread lets go of it.
+            # Its thread then drops its reference.
             each.put(None)
         return mine
 
     def _too_many(self) -> list[_Place]:
-        """Those to be given up, the oldest first; the newest is never among them."""
+        """The places that have to be given up, the oldest first. The newest one is never among them."""
         emitters, size = len(self._places), self._bytes
         given_up = []
         for place in self._places:
@@ -141,7 +146,7 @@ class _Pool:
         return given_up
 
     def leave(self, place: _Place) -> None:
-        """What this place stood for is sent, or is given up. May be said again."""
+        """The delivery of this place is sent, or is given up. May be called again."""
         with self._lock:
             delivery, place.delivery = place.delivery, None
             if delivery is None:
@@ -152,11 +157,11 @@ class _Pool:
                 place.share.load -= 1
         left = delivery.buffer.unsettled_events
         delivery.sender_left(place)
-        if left:
+        if left and delivery.left_in is None:
             self.log.add("events of dropped emitters given up", "the collector did not take them in time", left)
 
     def end(self, share: _Share) -> bool:
-        """Whether the thread of this share is to end."""
+        """Whether the thread of this share has to end."""
         with self._lock:
             if share.load:
                 return False
@@ -171,7 +176,7 @@ def take_over(given: list[Delivery]) -> None:
     """Go on with what a dropped emitter has left, in this thread, which was a sender of it, or in another.
 
     Args:
-        given: the delivery; taken out of the list, so that the caller does not keep it.
+        given: the delivery. It is taken out of the list, so that the caller does not keep it alive.
     """
     pool = _here()
     share = pool.add(given.pop())
@@ -180,14 +185,17 @@ def take_over(given: list[Delivery]) -> None:
 
 
 def keep(delivery: Delivery) -> None:
-    """Leave what a dropped emitter has to the end of the process: one that starts no thread. Safe in a finalizer."""
+    """Keep what a dropped emitter without threads has for the end of the process. Safe in a finalizer."""
     pool = _here()
     pool.kept.append(delivery)
     if len(pool.kept) > MOST_EMITTERS:
-        # Another thread's finalizer may be quicker.
+        # A finalizer in another thread may be quicker.
         with contextlib.suppress(IndexError):
             oldest = pool.kept.popleft()
             lifecycle.unregister(oldest)
+            if oldest.report.on_lost is not None:
+                pool.lost.append(oldest)
+                pool.untold = True
             if pool.log.note(
                 "events of dropped emitters given up", "too many emitters were dropped", oldest.buffer.unsettled_events
             ):
@@ -199,12 +207,16 @@ def tell() -> None:
     if _pool.untold:
         _pool.untold = False
         _pool.log.write()
+        while _pool.lost:
+            # Another thread may be quicker.
+            with contextlib.suppress(IndexError):
+                _pool.lost.popleft().tell_lost()
 
 
 def _here() -> _Pool:
     """The pool of this process."""
     global _pool
     if _pool.process != os.getpid():
-        # What the parent has is the parent's, and its lock may be held by a thread that is not here.
+        # The parent's deliveries are its own, and one of its threads may have held the lock.
         _pool = _Pool()
     return _pool

@@ -6,28 +6,28 @@ import weakref
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from fastemit._delivery.given_back import GivenBack
+from fastemit._delivery.given_back import GivenBack, Hooked
 from fastemit._interfaces import Outcome
 
-#: Methods that the delivery calls by the emitter's name for them where they are not its own.
+#: Methods that the delivery calls on the emitter if they are not the emitter's own.
 NAMES: Final = ("http_post", "http_get", "send_events", "flush", "reached_limit")
 
 
 class Hooks:
     """Looks at each pass for methods that are not the emitter's own, on its class and on itself.
 
-    An emitter of a class that overrides something is kept alive for its sender's sake; another is not, so that it is
-    collected as soon as the program has dropped it.
+    An emitter of a class that overrides something is kept alive, because its sender calls it. Any other is collected as
+    soon as the program drops it.
 
     Args:
         emitter: the emitter.
-        own: by name, the functions that are its own.
+        own: the functions that are its own, by name.
     """
 
-    def __init__(self, emitter: Any, own: Mapping[str, frozenset[Any]]) -> None:
+    def __init__(self, emitter: Hooked, own: Mapping[str, frozenset[Any]]) -> None:
         self._own = own
         self._emitter = weakref.ref(emitter)
-        #: What its callbacks give back to its `input`.
+        #: Looks at what its callbacks give back to its `input`.
         self.given_back = GivenBack(self._emitter)
         self._kept = emitter if any(self._overridden(type(emitter), name) for name in NAMES) else None
 
@@ -48,7 +48,7 @@ class Hooks:
         return self.find("flush") is not None or self.find("reached_limit") is not None
 
     def flush_if_reached(self, own_flush: Callable[[], None]) -> None:
-        """What the reference's `input` does after each event."""
+        """What `input` of snowplow_tracker does after each event."""
         emitter = self._emitter()
         if emitter is not None and emitter.reached_limit():
             (self.find("flush") or own_flush)()
@@ -59,5 +59,5 @@ def answered_by_hook(answer: Any) -> Outcome:
     status = getattr(answer, "status_code", answer)
     if isinstance(status, bool) or not isinstance(status, int):
         return Outcome(error=f"http_post and http_get must return a status or an answer that has one, not {answer!r}")
-    # The reference says -1 where no answer came.
+    # snowplow_tracker returns -1 if no answer came.
     return Outcome(status=status) if status > 0 else Outcome(error="no answer")

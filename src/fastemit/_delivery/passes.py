@@ -1,10 +1,10 @@
-"""A pass: it carries what is in the buffer to the collector, and does with it what the answer says.
+"""A pass takes what is in the buffer, sends it to the collector, and does what the answer says.
 
 Its steps are
 
     take -> send -> settle -> call back
 
-in whichever thread has been given a turn. `schedule.py` decides when that is, `settling.py` has the last two steps,
+in the thread that has got a turn. `schedule.py` decides when that is, `settling.py` has the last two steps, and
 `reporting.py` tells the user.
 """
 
@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 from typing import Final, TypeAlias
 
-from fastemit._buffer import Batch, EventBuffer
+from fastemit._buffer import EventBuffer
 from fastemit._delivery.overflow import Admission
 from fastemit._delivery.overrides import Hooks, answered_by_hook
 from fastemit._delivery.reporting import Reporter
@@ -26,18 +26,18 @@ from fastemit._delivery.retry import POISON_AFTER, Verdict, judge
 from fastemit._delivery.schedule import FOREVER, Result, Schedule, Turn
 from fastemit._delivery.settling import Settled, Settling
 from fastemit._delivery.waiting import Guard
-from fastemit._interfaces import Cutoff, Outcome, Transport
+from fastemit._interfaces import Cutoff, EventBatch, EventQueue, Outcome, Transport
 from fastemit._signals import guarded
 from fastemit._time import monotonic
 from fastemit.stats import described
 from fastemit.typing import PayloadDictList
 
-#: Called with the number of the first of some events, how many they are, and their verdict.
+#: Called with the number of the first event, how many events there are, and their verdict.
 Note: TypeAlias = Callable[[int, int, Verdict], None]
 
-#: Events that one pass of GET takes at the most.
+#: The most events that one pass of GET takes.
 PASS_OF_GETS: Final = 100
-#: Seconds that a request gets at the least, however near the deadline.
+#: The least seconds that a request gets, however near the deadline is.
 MIN_CAP: Final = 0.01
 
 
@@ -62,10 +62,10 @@ class _Verdicts(threading.local):
         self._events, self._verdicts = [], []
 
     def unknown(self, payloads: PayloadDictList, verdicts: list[Verdict]) -> PayloadDictList:
-        """Note what became of these; gives back those that are to be kept and are not among the events."""
+        """Note what became of these. Returns those that have to be kept and are not among the events."""
         place = {id(event): number for number, event in enumerate(self._events)}
         known = {place[id(payload)] for payload in payloads if id(payload) in place}
-        # Changed copies stand for the events that were not passed on, in their order.
+        # A changed copy counts as an event that was not passed on. The order tells which one.
         others = iter([number for number in range(len(self._events)) if number not in known])
         left: PayloadDictList = []
         for payload, verdict in zip(payloads, verdicts, strict=True):
@@ -82,23 +82,23 @@ class _Verdicts(threading.local):
 class Courier(Settling):
     """Makes requests and settles what they carried.
 
-    Thread safety: any number of threads may be in `attempt` at once, each with a turn of its own. The guard's lock is
-    held for settling, and neither while a request is made nor while a callback runs.
+    Thread safety: any number of threads may be in `attempt` at once, each with its own turn. The guard's lock is held
+    while events are settled, and never during a request or a callback.
 
     Args:
         buffer: where batches come from.
         transport: where they go.
-        report: what tells the user.
-        schedule: is told how requests went.
-        admission: is told when there is room.
+        report: tells the user.
+        schedule: told how requests went.
+        admission: told when there is room.
         guard: the delivery's.
         custom_retry_codes: exceptions to the rules of `retry.judge`.
-        hooks: finds what a subclass or a patch has put in place of the emitter's methods; None where there is none.
+        hooks: finds what a subclass or a patch has put in place of the emitter's methods; None if there is no emitter.
     """
 
     def __init__(
         self,
-        buffer: EventBuffer,
+        buffer: EventQueue,
         transport: Transport,
         report: Reporter,
         schedule: Schedule,
@@ -115,27 +115,32 @@ class Courier(Settling):
         self._verdicts = _Verdicts()
         self._inner = _Inner()
 
+    def cut_off(self) -> None:
+        """End the requests that are under way. Later requests are made as usual."""
+        cutoff, self.cutoff = self.cutoff, Cutoff()
+        cutoff.cut()
+
     def attempt(self, turn: Turn, deadline: float | None = None) -> None:
-        """Make the request that `turn` gives leave to, and those that follow from it.
+        """Make the request that `turn` allows, and those that follow from it.
 
         Args:
             turn: from the schedule.
-            deadline: on the monotonic clock; no wait of a request goes past it, and no event is taken after it.
+            deadline: on the monotonic clock. No request waits longer, and no event is taken later.
         """
         try:
             queued = self._buffer.queued_events
             hook = self._hooks.find("send_events") if self._hooks else None
-            # An override gets all there is, as in the reference, also where each event is then sent by itself.
+            # An override gets all events, as in snowplow_tracker, even if each event is then sent alone.
             batch = self._take(turn.probe) if hook is None else self._buffer.take()
             with self._lock:
                 more = self._schedule.taken()
             if more and not turn.probe:
-                # Another sender may look whether it is to go now.
+                # Another sender may see whether the rest has to go now.
                 self._buffer.signal()
             self._report.tell_faults()  # of a store, before a request that may take long
             if batch is None:
-                # A store of the user's failed, and those who wait for it have had their attempt; or it has found out
-                # that what they wait for is gone.
+                # A user's store failed, so those who wait have had their attempt. Or the store has lost what they wait
+                # for.
                 with self._lock:
                     flushes = self._flushes_ended(failed=self._buffer.recheck_at != FOREVER)
                     self._admission.wake()
@@ -152,13 +157,13 @@ class Courier(Settling):
             with self._lock:
                 self._schedule.over(turn)
 
-    def _take(self, probe: bool = False) -> Batch | None:
+    def _take(self, probe: bool = False) -> EventBatch | None:
         aim, at_least = (1, 1) if self._buffer.query else (self._schedule.aim, self._buffer.batch_size)
         batch = self._buffer.take(aim, at_least)
         if batch is None or not probe or batch.server_errors <= POISON_AFTER:
             return batch
-        # It failed by itself after it had been split off, and may fail for ever. As the probe it would keep everything
-        # shut in behind a delay that each of its failures doubles: isolating one event of 5,000 took 12 minutes.
+        # This event was split off, failed alone, and may fail for ever. As the probe it would make everything else wait
+        # for a delay that each failure doubles. It took 12 minutes to isolate one event of 5,000.
         passed = [batch]
         try:
             while (other := self._buffer.take(aim, at_least)) is not None:
@@ -167,12 +172,12 @@ class Courier(Settling):
                 passed.append(other)
             return passed.pop(0)
         finally:
-            # To their places, the last one first, which finds its place at once.
+            # They go back to their places. The last one goes first, because it finds its place at once.
             while passed:
                 passed.pop().give_back(retried=False)
 
-    def carry(self, batch: Batch, turn: Turn, deadline: float | None = None, note: Note | None = None) -> bool:
-        """Send a batch, its halves where it proves too large, and settle each. False if events were kept.
+    def carry(self, batch: EventBatch, turn: Turn, deadline: float | None = None, note: Note | None = None) -> bool:
+        """Send a batch, or its halves if it proves too large, and settle each. False if events were kept.
 
         Args:
             note: called with (number of the first event, how many, verdict) for each part that was settled.
@@ -180,8 +185,8 @@ class Courier(Settling):
         stack = [batch]
         try:
             while stack:
-                # It stays on the stack until it is settled: whatever is raised here, a signal handler's exception for
-                # instance, may be kept by its traceback for long, and the batch with it.
+                # The batch stays on the stack until it is settled, because the traceback of what a signal handler
+                # raises here may be kept for long, and with it the batch.
                 batch = stack[-1]
                 outcome = self._send(batch, deadline, apart=note is not None)
                 verdict = judge(outcome.status, len(batch), self.custom_retry_codes)
@@ -206,16 +211,16 @@ class Courier(Settling):
         return True
 
     @staticmethod
-    def _give_back(stack: list[Batch]) -> None:
+    def _give_back(stack: list[EventBatch]) -> None:
         while stack:
-            # One that was settled when the exception came says so.
+            # If it was settled before the exception came, it knows that.
             with contextlib.suppress(ValueError):
                 stack.pop().give_back(retried=False)
 
     def _carry_singly(
         self,
-        batch: Batch | None,
-        take: Callable[[], Batch | None],
+        batch: EventBatch | None,
+        take: Callable[[], EventBatch | None],
         turn: Turn,
         deadline: float | None,
         most: int,
@@ -226,14 +231,14 @@ class Courier(Settling):
         Args:
             batch: the first event.
             take: gives the next one.
-            most: events that the pass takes at the most.
+            most: the most events that the pass takes.
             note: as for `carry`.
 
         Returns:
             False if an event was kept.
         """
         settled: list[Settled] = []
-        taken: list[Batch] = []
+        taken: list[EventBatch] = []
         try:
             while batch is not None:
                 taken = [batch]
@@ -256,28 +261,27 @@ class Courier(Settling):
             self._call_back(settled)
         return settled[-1].verdict is not Verdict.KEEP
 
-    def _send(self, batch: Batch, deadline: float | None, apart: bool = False) -> Outcome:
+    def _send(self, batch: EventBatch, deadline: float | None, apart: bool = False) -> Outcome:
         events, size, started = len(batch), batch.nbytes, monotonic()
         cap = None if deadline is None else max(deadline - started, MIN_CAP)
         batch.stamp(time.time_ns() // 1_000_000)
 
-        # Whatever a hook or a pool of the user's raises, the events are kept. One by hand goes on after a close.
+        # The events are kept whatever a user's hook or pool raises. A request by hand goes on after a close.
         def attempt() -> Outcome:
             return guarded(lambda: self._request(batch, cap), lambda error: Outcome(error=described(error)))
 
-        outcome = attempt() if apart else self.cutoff.within(attempt)
-        if self.cutoff.done and outcome.status is None and not apart:
-            outcome = Outcome(error="cut off, since the emitter was closed and its time was up")
+        cutoff = self.cutoff
+        outcome = attempt() if apart else cutoff.within(attempt)
+        if cutoff.done and outcome.status is None and not apart:
+            outcome = Outcome(error="cut off, because the emitter was closed and its time was up")
         self._report.request(outcome, events, size, monotonic() - started)
         return outcome
 
-    def _request(self, batch: Batch, cap: float | None) -> Outcome:
+    def _request(self, batch: EventBatch, cap: float | None) -> Outcome:
         query = self._buffer.query
         hook = self._hooks.find("http_get" if query else "http_post") if self._hooks else None
         if hook is None:
-            if query:
-                return self._transport.get(bytes(batch.body()).decode("ascii"), cap)
-            return self._transport.post(batch.body(), cap)
+            return self._transport.send(batch, cap)
         payload = batch.decode()[0] if query else bytes(batch.body()).decode("utf-8")
         self._inner.listening, self._inner.outcome = True, None
         try:
@@ -285,7 +289,7 @@ class Courier(Settling):
         finally:
             self._inner.listening = False
         heard = self._inner.outcome
-        # The override's own request, with all that its answer said, if that is what it returned.
+        # If the override returned the outcome of its own request, use that, with all that the answer said.
         return heard if heard is not None and heard.status == outcome.status else outcome
 
     def overheard(self, outcome: Outcome) -> bool:
@@ -296,8 +300,8 @@ class Courier(Settling):
 
     # -- send_events, overridden -------------------------------------------------------------------------------------
 
-    def _carry_by_hook(self, hook: Callable[[PayloadDictList], object], batch: Batch, turn: Turn) -> None:
-        """Have an overridden `send_events` send a batch: what it returns from is sent, but for what it was told of.
+    def _carry_by_hook(self, hook: Callable[[PayloadDictList], object], batch: EventBatch, turn: Turn) -> None:
+        """Let an overridden `send_events` send a batch. If it returns, its events are sent, unless it noted otherwise.
 
         It may call `super().send_events`, which comes back here as `send_now` and notes what became of which event.
         """
@@ -314,7 +318,7 @@ class Courier(Settling):
         finally:
             self._verdicts.end()
         if errors:
-            # Whatever it is, the events are kept.
+            # The events are kept whatever this is.
             verdicts = [Verdict.KEEP] * len(events)
         result = Result(turn, failed=bool(errors), kept=Verdict.KEEP in verdicts)
         # The callbacks have been called by `send_now`, if at all.
@@ -325,7 +329,7 @@ class Courier(Settling):
         self._call_back([settled])
 
     def send_now(self, payloads: PayloadDictList) -> PayloadDictList:
-        """Send these events once, in this thread; those that are to be queued, since they are kept and are not yet."""
+        """Send these events once, in this thread. Returns those that are kept, and have to be queued."""
         count = max(len(payloads), 1)
         apart = EventBuffer(
             count, sys.maxsize, self._buffer.max_request_bytes, count, query=self._buffer.query, keep=True

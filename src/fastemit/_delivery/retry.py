@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import enum
-import random
+import os
 from collections.abc import Callable, Mapping
 from datetime import timezone
 from typing import Final
 
-#: Statuses that say the events themselves are unwanted; the reference's list.
+#: Statuses that mean that the events themselves are not wanted. The list of snowplow_tracker.
 NOT_RETRIED: Final = frozenset({400, 401, 403, 410, 422})
-#: Answers of this kind, so often, and a batch is no longer sent as one: see `Verdict.KEEP`.
+#: After so many answers of this kind a batch is no longer sent as one; see `Verdict.KEEP`.
 POISON_AFTER: Final = 5
-#: Seconds from a failure to the next attempt, at the least, so that a tiny `max_retry_delay_seconds` is no busy loop.
+#: The least seconds from a failure to the next attempt, so that a tiny `max_retry_delay_seconds` makes no busy loop.
 MIN_DELAY: Final = 0.01
 
 
@@ -28,8 +28,8 @@ class Verdict(enum.Enum):
 def judge(status: int | None, events: int, custom_retry_codes: Mapping[int, bool]) -> Verdict:
     """The verdict on a request with `events` events that was answered with `status` (None: no answer).
 
-    2xx is always sent. 413 with two or more events is always split, since a smaller request may pass.
-    `custom_retry_codes` rules everything else that it names; then come the reference's rules.
+    2xx is always sent. 413 with two or more events is always split, because a smaller request may pass.
+    `custom_retry_codes` decides everything else that it names. For the rest the rules are those of snowplow_tracker.
     """
     if status is None:
         return Verdict.KEEP
@@ -37,7 +37,7 @@ def judge(status: int | None, events: int, custom_retry_codes: Mapping[int, bool
         return Verdict.SENT
     if status == 413 and events > 1:
         return Verdict.SPLIT
-    # One look: the user may change them at any time.
+    # They are read once, because the user may change them at any time.
     retry = custom_retry_codes.get(status)
     if retry is not None:
         return Verdict.KEEP if retry else Verdict.REJECTED
@@ -47,12 +47,12 @@ def judge(status: int | None, events: int, custom_retry_codes: Mapping[int, bool
 
 
 def is_poison_sign(status: int | None) -> bool:
-    """Whether `status` may be the fault of one event: a server error, but not 503, which is about the server."""
+    """Whether one event may have caused `status`: a server error, but not 503, which is about the server."""
     return status is not None and 500 <= status < 600 and status != 503
 
 
 def retry_after_seconds(status: int | None, value: str | None, now: float) -> float | None:
-    """Seconds that a 429 or 503 asks to wait; None when it does not, or not in a way that makes sense.
+    """Seconds that a 429 or 503 asks to wait; None if it does not, or if what it asks makes no sense.
 
     Args:
         status: the answer's status.
@@ -63,10 +63,10 @@ def retry_after_seconds(status: int | None, value: str | None, now: float) -> fl
         return None
     value = value.strip()
     if value.isascii() and value.isdigit():
-        # Cut before int(): a header of 10,000 digits is no number that anybody meant.
+        # Cut before int(), because a header of 10,000 digits is no number that anybody meant.
         seconds = float(int(value[:18]))
     else:
-        # Here, since it takes longer to import than all of this package. Transports over HTTP have imported it before
+        # Imported here, because it takes longer than all of this package. Transports over HTTP have imported it before
         # there are threads.
         from email.utils import parsedate_to_datetime
 
@@ -80,11 +80,17 @@ def retry_after_seconds(status: int | None, value: str | None, now: float) -> fl
     return seconds if seconds > 0 else None
 
 
+def by_chance() -> float:
+    """0 <= x < 1. From the system, since the module `random` would be one more to import at the start."""
+    return int.from_bytes(os.urandom(6), "little") / 2**48
+
+
 class Backoff:
     """The delay after failures: one for an emitter, however many requests fail in the same outage.
 
-    The delay is the reference's: `min(2 * delay + random(0..1), max_delay)`. Each request carries the `generation`
-    in which it started; the outcome of an older one changes nothing, so ten requests that fail together count once.
+    The delay is that of snowplow_tracker: `min(2 * delay + random(0..1), max_delay)`. Each request knows the
+    `generation` in which it started. The outcome of an older one changes nothing, so ten requests that fail together
+    count once.
 
     Thread safety: none of its own; the delivery's lock is held around each call.
 
@@ -93,13 +99,13 @@ class Backoff:
         chance: a function that gives 0 <= x < 1.
     """
 
-    def __init__(self, max_delay: float, chance: Callable[[], float] = random.random) -> None:
+    def __init__(self, max_delay: float, chance: Callable[[], float] = by_chance) -> None:
         self.max_delay = max_delay
         self._chance = chance
         self.generation = 0
-        #: Seconds; what the next failure doubles.
+        #: Seconds. The next failure doubles them.
         self.delay = 0.0
-        #: Seconds that are waited now: the delay, or what the collector asked for if that is longer. 0 when open.
+        #: Seconds of the present wait: the delay, or what the collector asked for if that is longer. 0 when open.
         self.wait = 0.0
         #: When the wait is over, on the clock of `now`.
         self.until = 0.0
@@ -110,16 +116,16 @@ class Backoff:
         return self.wait == 0.0
 
     def limit(self, max_delay: float) -> None:
-        """Change the longest delay; a wait that is longer ends sooner."""
+        """Change the longest delay. A longer wait ends sooner."""
         self.max_delay = max_delay
         self.delay = min(self.delay, max_delay)
         if self.wait > max_delay:
-            # Not before `MIN_DELAY` has passed, where the wait is to be next to nothing.
+            # But not before `MIN_DELAY` has passed, even if the wait is nearly nothing.
             self.until -= max(self.wait, MIN_DELAY) - max(max_delay, MIN_DELAY)
             self.wait = max_delay
 
     def failed(self, generation: int, now: float, asked: float | None = None) -> bool:
-        """A request of `generation` failed and its events are kept. True if this was news.
+        """A request of `generation` failed and its events are kept. True if this changed the delay.
 
         Args:
             generation: the one that the request started in.
@@ -129,7 +135,7 @@ class Backoff:
         if generation != self.generation:
             return False
         self.generation += 1
-        # A delay of exactly 0 would be no backoff; chance gives 0 once in 2**53.
+        # A delay of exactly 0 would be no backoff. chance gives 0 once in 2**53 calls.
         self.delay = min(2 * self.delay + (self._chance() or 1e-3), self.max_delay)
         self.wait = min(max(self.delay, asked or 0.0), self.max_delay)
         self.until = now + max(self.wait, MIN_DELAY)

@@ -3,43 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
-from fastemit._buffer import EventBuffer
 from fastemit._delivery.retry import Backoff
 from fastemit._delivery.waking import Waking
+from fastemit._interfaces import EventQueue
 
-#: Seconds after the last request until memory that a burst needed is given back.
+#: Seconds from the last request until memory that a burst needed is given back.
 TRIM_AFTER: Final = 1.0
-#: Seconds between two attempts while closing, at the least.
+#: The least seconds between two attempts during a close.
 MIN_CLOSING_DELAY: Final = 0.05
 FOREVER: Final = float("inf")
-#: Requests that go through, at the most, before a size that has timed out again and again is tried once more.
+#: After so many requests that went through, a size that has timed out again and again is tried once more.
 MAX_PATIENCE: Final = 64
-#: Seconds between two looks of the flush timer, at the least, so that a tiny interval is no busy loop.
+#: The least seconds between two looks at the flush timer, so that a tiny interval makes no busy loop.
 MIN_INTERVAL: Final = 0.001
-#: Seconds from one request to the next that a sender thread leaves, unless there is much to send or somebody waits. A
-#: request costs some 250 us of Python, and as many take the GIL from the program as there are batches of 10 otherwise.
+#: Seconds that a sender thread leaves between two requests, unless there is much to send or somebody waits. Otherwise
+#: there would be a request for each 10 events, and each takes the GIL from the program for some 50 us or more.
 LINGER: Final = 0.04
 
 
-@dataclass(frozen=True)
-class Turn:
-    """Leave to make one request.
+class Turn(NamedTuple):
+    """The permission to make one request.
 
     Attributes:
         generation: the backoff's when the turn was given; an outcome counts only if it is still the same.
-        probe: the one request that is let through while a backoff runs.
+        probe: it is the one request that is allowed while a backoff runs.
     """
 
     generation: int
     probe: bool
 
 
-@dataclass(frozen=True)
-class Result:
-    """What came of some events that were settled together.
+class Result(NamedTuple):
+    """The result for events that were settled together.
 
     Attributes:
         turn: the one in which they were sent.
@@ -63,7 +60,7 @@ class Exit:
 
 
 class Tick:
-    """A timer fired for an emitter that has a `flush` of its own: call that."""
+    """A timer fired, and the emitter has its own `flush`, which has to be called."""
 
 
 EXIT: Final = Exit()
@@ -77,17 +74,17 @@ class Schedule:
 
     Args:
         buffer: what there is to send.
-        waking: is told while the gate is shut, when no event is to wake a sender, and while a request is fresh.
+        waking: told when no event may wake a sender, because the gate is shut or a request was made a moment ago.
         max_retry_delay: longest backoff, in seconds.
         interval: seconds of the flush timer, or None.
         now: a monotonic time in seconds, as in every method that takes one.
         linger: seconds from one request to the next while there is little to send.
-        told_at: gives the time when a sender has something to tell the user.
+        told_at: returns the time when a sender has to log something.
     """
 
     def __init__(
         self,
-        buffer: EventBuffer,
+        buffer: EventQueue,
         waking: Waking,
         max_retry_delay: float,
         interval: float | None,
@@ -101,14 +98,14 @@ class Schedule:
         self.linger = linger
         self._linger_until = 0.0
         self.backoff = Backoff(max_retry_delay)
-        #: Bytes of events that the next request aims at: halved by a timeout, doubled back by a success.
+        #: How many bytes of events the next request should have. A timeout halves it, a success doubles it.
         self.aim = buffer.segment_bytes
         self._patience = 1  # requests that have to go through before the aim is doubled
         self._passed = 0  # of these, how many have
         self._grown = False  # the aim was doubled since the last timeout
         #: Nothing more is sent.
         self.stopped = False
-        #: Events numbered below are sent as soon as the backoff lets them, however often that fails.
+        #: Events with lower numbers are sent as soon as the backoff allows, even after many failures.
         self.insist_upto = 0
         #: How many times events were kept.
         self.times_kept = 0
@@ -119,18 +116,18 @@ class Schedule:
         self._deadline = FOREVER
         self._close_upto: int | None = None  # a close is over when the events numbered below are settled; None: all
         self._probing = False  # a probe is in flight
-        self._force = False  # one attempt is due whatever the backoff says
-        self._retry_due = False  # events were kept: they go when the backoff is over, however few
-        self._flush_upto = 0  # events numbered below are sent, however few
+        self._force = False  # one attempt is due even during a backoff
+        self._retry_due = False  # events were kept: they are sent when the backoff is over, even if they are few
+        self._flush_upto = 0  # events with lower numbers are sent, even if they are few
         self._trim_at = 0.0
         self._ticked_for = -FOREVER  # end of the backoff that `Tick` was last given for
 
     def plan(self, now: float) -> Turn | float | Exit | Tick | None:
         """A turn to send, or the seconds to wait before asking again (None: until something changes), or the end."""
         buffer = self._buffer
-        # One look: another sender may take what is queued in the middle of this.
+        # One look, because another sender may take what is queued at any time.
         queued = buffer.queued_events > 0
-        # A store that was at fault may have something once it is asked again.
+        # A store that was at fault may have events when it is asked again.
         nothing = not queued and buffer.recheck_at == FOREVER
         if self.stopped or (self._closing and (nothing or now >= self._deadline or self.reached)):
             return EXIT
@@ -141,7 +138,7 @@ class Schedule:
             self._flush_upto = buffer.next_seq
         wake_at = min(self._deadline, self._next_flush, self._told_at())
         if buffer.linger:
-            # Also when nothing is queued: the next event is not to find it set.
+            # This is done even if nothing is queued, so that the next event does not find it set.
             if now < self._linger_until:
                 wake_at = min(wake_at, self._linger_until)
             else:
@@ -153,7 +150,7 @@ class Schedule:
                 else:
                     buffer.trim()
             if not (self.backoff.open or self._probing):
-                # The next event is the probe, once the delay has passed; until then none wakes anybody.
+                # When the delay has passed, the next event is the probe. Until then no event wakes anybody.
                 if now < self.backoff.until:
                     wake_at = min(wake_at, self.backoff.until)
                 else:
@@ -161,7 +158,7 @@ class Schedule:
         elif self.backoff.open:
             wanted = buffer.wanted and not self._manual
             if wanted:
-                # All that is queued now goes, in as many requests as it takes.
+                # All that is queued now is sent, in as many requests as that needs.
                 self._flush_upto = max(self._flush_upto, buffer.next_seq)
             if wanted or self._retry_due or self._closing or buffer.head_seq < self._flush_upto:
                 if self.linger:
@@ -179,13 +176,13 @@ class Schedule:
                 self._set_hold()
                 return Turn(self.backoff.generation, probe=True)
             wake_at = min(wake_at, self.backoff.until)
-        # Last: a store may have come to be at fault in the middle of this.
+        # This is last, because a store may have failed in the middle of this.
         wake_at = min(wake_at, buffer.recheck_at)
         return None if wake_at == FOREVER else wake_at - now
 
     def taken(self) -> bool:
         """After a batch was taken. True if more is queued."""
-        # By the numbers: a store of the user's may hold more than can be taken while a batch of it is out.
+        # The numbers decide, because a user's store may hold more than can be taken while a batch is in flight.
         if self._buffer.head_seq >= self._buffer.next_seq:
             self._retry_due = False
             return False
@@ -197,7 +194,7 @@ class Schedule:
             self._probing = False
 
     def nobody_sends(self) -> None:
-        """Said by who alone may send, before it does: a probe that seems to be in flight is not."""
+        """The only thread that may send calls this before it sends. So no probe is in flight, even if one is noted."""
         self._probing = False
 
     def settled(self, result: Result, now: float) -> bool:
@@ -217,14 +214,14 @@ class Schedule:
     def _failed(self, result: Result, now: float) -> None:
         self.backoff.failed(result.turn.generation, now, result.asked)
         if self._closing and self._deadline != FOREVER:
-            # Attempts get closer to each other towards the deadline, and none is put off past it.
+            # Attempts come faster towards the deadline, and none is put off beyond it.
             self.backoff.hurry(now + max((self._deadline - now) / 2, MIN_CLOSING_DELAY))
         self._set_hold()
         if result.late_bytes:
             self._timed_out(result.late_bytes)
 
     def _kept(self) -> None:
-        """Events were kept: they go when the backoff is over, and a flush has had its attempt."""
+        """Events were kept. They are sent again when the backoff is over, and a flush has had its attempt."""
         self.times_kept += 1
         self._retry_due = True
         self._force = False
@@ -249,14 +246,14 @@ class Schedule:
         self._set_hold()
 
     def _set_hold(self) -> None:
-        """No event wakes a sender while the gate is shut, or while it is not the number of events that decides."""
+        """No event wakes a sender while the gate is shut, or while the number of events does not decide."""
         self._waking.hold(self._manual or not self.backoff.open)
 
     def _timed_out(self, size: int) -> None:
         """A request of `size` bytes was under way and not answered in time: the next ones are half as large.
 
-        One that timed out right after the aim had been doubled takes twice as long until that is tried again. Else a
-        slow line that is busy would give up every third request, and send its events twice, for ever.
+        If it timed out right after the size had been doubled, it takes twice as long until that is tried again.
+        Otherwise every third request on a slow, busy line would time out, and its events would be sent twice, for ever.
         """
         if self._grown:
             self._patience = min(self._patience * 2, MAX_PATIENCE)
@@ -265,10 +262,10 @@ class Schedule:
         self.aim = max(min(self.aim, size) // 2, 1)
 
     def _got_through(self, size: int) -> None:
-        """A request of `size` bytes was sent well: the next may be twice as large, up to the full size."""
+        """A request of `size` bytes went through: the next may be twice as large, up to the full size."""
         full = self._buffer.segment_bytes
         if size * 2 < self.aim:
-            # That says nothing of larger ones.
+            # That says nothing about larger requests.
             return
         if self.aim < full:
             self._passed += 1
@@ -277,21 +274,21 @@ class Schedule:
                 self._passed = 0
                 self._grown = True
         elif size > full - full // 8:
-            # The line is as fast as it ever has to be.
+            # The line is fast enough for all requests.
             self._patience, self._grown = 1, False
 
     def flush(self) -> None:
-        """Send what is queued now, once, whatever the backoff says."""
+        """Try once to send what is queued now, even during a backoff."""
         self._flush_upto = self._buffer.next_seq
         self._force = self._buffer.queued_events > 0 and not self.backoff.open
 
     def close(self, deadline: float, now: float, upto: int | None = None) -> None:
-        """Send what there is until `deadline`, beginning at once; the sooner of two, unless that has passed.
+        """Send what is there until `deadline`, from now on. The sooner of two deadlines counts, unless it has passed.
 
         Args:
             deadline: a monotonic time.
             now: a monotonic time.
-            upto: a number: only events with lower ones are waited for, since more may go on coming. None: all.
+            upto: wait only for events with lower numbers, because more may go on coming. None: for all.
         """
         if not self._closing or upto is None:
             self._close_upto = upto
@@ -301,12 +298,12 @@ class Schedule:
 
     @property
     def ending(self) -> bool:
-        """Whether a close is under way that events may come after."""
+        """Whether a close is under way after which events may come."""
         return self._closing and self._close_upto is not None
 
     @property
     def reached(self) -> bool:
-        """Whether a close has all that it waits for, although there may be more."""
+        """Whether a close has sent all that it waits for, although there may be more."""
         return self._close_upto is not None and self._buffer.oldest_seq >= self._close_upto
 
     def renumbered(self) -> None:

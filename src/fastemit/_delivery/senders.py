@@ -1,12 +1,11 @@
-"""The sender threads of a delivery: how they start, what they do, how they hand over what is left, and how they end."""
+"""The sender threads of a delivery: how they start, work, hand over what is left, and end."""
 
 from __future__ import annotations
 
 import enum
 import threading
 import weakref
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from fastemit._buffer import NOTIFY_ALWAYS, NOTIFY_NEVER
 from fastemit._delivery import leftovers
@@ -23,18 +22,17 @@ if TYPE_CHECKING:
 
 
 class Kind(enum.Enum):
-    """What a sender is told by a note."""
+    """What a note tells a sender."""
 
-    #: Look what there is to do.
+    #: See what there is to do.
     WAKE = "wake"
-    #: The emitter was collected: see to what it has left.
+    #: The emitter was collected: send what it has left.
     TAKE_OVER = "take over"
     #: There is nothing more to do.
     END = "end"
 
 
-@dataclass(frozen=True)
-class Note:
+class Note(NamedTuple):
     """What a sender finds in its seat."""
 
     kind: Kind
@@ -46,10 +44,10 @@ END: Final = Note(Kind.END)
 
 
 class Seat(Inbox):
-    """The place of one sender in its delivery: its thread sleeps on it, and every note to it lies here."""
+    """The place of one sender in its delivery. Its thread sleeps here, and here it gets its notes."""
 
     def hear(self, timeout: float | None) -> Note:
-        """Wait for a note; WAKE when `timeout` seconds passed without one. None waits for ever."""
+        """Wait for a note. Returns WAKE when `timeout` seconds have passed without one; None waits for ever."""
         _, note = self.wait(timeout)
         # The buffer, which knows nothing of notes, puts None.
         return WAKE if note is None else note
@@ -58,19 +56,19 @@ class Seat(Inbox):
 class Senders(Workers):
     """Up to `thread_count` threads that send.
 
-    NEW -> RUNNING with the first accepted event, when a thread exists and has its seat; -> ENDING when nothing more is
-    begun; -> ENDED when the last thread has left its seat.
+    The state is NEW until the first accepted event. It is RUNNING when a thread exists and has its seat, ENDING when
+    nothing more is begun, and ENDED when the last thread has left its seat.
 
-    The thread that calls `input` starts one thread, and with no lock held: a new thread may run a finalizer of the
-    program's before it has said that it runs, and that may ask this emitter for something. The first sender starts
-    the others. Two callers may both start a first thread; the one that comes second finds the seat taken, and ends.
+    The thread that calls `input` starts one thread, and holds no lock while it does: before the new thread says that it
+    runs, it may run a finalizer of the program, which may call this emitter. The first sender starts the others. Two
+    callers may both start a first thread. The second one finds the seat taken, and ends.
 
     Thread safety: any thread may call anything, a signal handler and (`abandon`, `dismiss`) a finalizer too. The
     guard's lock covers the state and the seats.
 
     Args:
-        parts: of the delivery.
-        thread_count: threads at the most; fewer where the system starts no more.
+        parts: what the delivery is made of.
+        thread_count: the most threads. There are fewer if the system can start no more.
     """
 
     linger = LINGER
@@ -85,29 +83,29 @@ class Senders(Workers):
     def start(self, delivery: Delivery) -> str | None:
         seat = Seat()
         try:
-            # What a signal handler raises in there may end the new thread before it has begun: Python then takes it off
-            # its list. So only what comes after this says that there is one; or else the thread itself.
+            # A signal handler that raises in `start` may end the new thread before it has begun, and Python forgets it.
+            # So the state is set after this, or by the thread itself.
             self._start_thread(delivery, seat, 0)
         except Exception as error:
-            # Python may have made an error of its own of what a handler has raised.
+            # Python may have turned what a handler has raised into an error of its own.
             raise_of_signal_handler(error)
             if not isinstance(error, RuntimeError):
                 raise
-            # No threads left, or the interpreter is on its way out and starts none any more.
+            # There are no threads left, or the interpreter ends and starts none any more.
             return described(error)
         self.take_seat(seat)
         return None
 
     def _start_thread(self, delivery: Delivery, seat: Seat, number: int) -> None:
-        # In a list that the thread empties: what is left in its arguments would keep the delivery alive.
+        # In a list that the thread empties, because its arguments would keep the delivery alive.
         threading.Thread(
             target=_life, args=([delivery], [self], seat, number), name=f"{lifecycle.SENDER_NAME}-{number}", daemon=True
         ).start()
 
     def take_seat(self, seat: Seat) -> bool:
-        """Be RUNNING with the thread of this seat as the first. False if there are others already, or no more.
+        """Set RUNNING, with the thread of this seat as the first. False if there are others already, or it has ended.
 
-        Said by who has started the thread, and by the thread itself: the first of them may be interrupted on the way.
+        Called by the one who started the thread, and by the thread itself, because the first may be interrupted.
         """
         with self._lock:
             if self.state is State.NEW:
@@ -117,7 +115,7 @@ class Senders(Workers):
             return seat in self._seats
 
     def hire(self, delivery: Delivery) -> None:
-        """Start the other threads. Called by the first, where no signal handler runs."""
+        """Start the other threads. Called by the first one, in which no signal handler runs."""
         for number in range(1, self._thread_count):
             seat = Seat()
             with self._lock:
@@ -127,7 +125,7 @@ class Senders(Workers):
             try:
                 self._start_thread(delivery, seat, number)
             except (RuntimeError, MemoryError):
-                # Fewer will do.
+                # Fewer threads are enough.
                 with self._lock:
                     self._seats.remove(seat)
                 return
@@ -139,19 +137,20 @@ class Senders(Workers):
         hooks = self._hooks
         while True:
             seen = self._buffer.signals
+            self._tend()
             if self.look_for_hooks() and hooks is not None:
-                # The event that woke this sender would have called it.
+                # Otherwise the event that woke this sender would have called it.
                 guarded(lambda: hooks.flush_if_reached(self.flush_soon), self._flush_raised)
-            # It has no seat in a child that was forked by a callback, once that is back here.
+            # It has no seat in a child that a callback has forked, when the callback returns.
             if seat not in self._seats:
                 return EXIT
             step = self._plan()
             self._report.tell_faults()
             if isinstance(step, Turn):
                 if self._buffer.linger and len(self._seats) > 1:
-                    # While this one is in its request, another has to see that the time between two requests ends.
+                    # While this one makes its request, another has to see when the time between two requests ends.
                     self._buffer.signal()
-                # No wait goes past the deadline of a close that has begun.
+                # No wait goes beyond the deadline of a close that has begun.
                 self._courier.attempt(step, self._schedule.ends_at)
             elif isinstance(step, Tick):
                 self._tick()
@@ -165,9 +164,9 @@ class Senders(Workers):
                 return step
 
     def _until_others_are_cut_off(self) -> float:
-        """Seconds that a sender stays which has nothing to do in a close: others are in a request that may hang.
+        """How many seconds a sender that has nothing to do stays during a close, while the requests of others may hang.
 
-        A close that a callback asked for has nobody else who would cut it off at the deadline.
+        If a callback has asked for the close, nobody else would cut off these requests at the deadline.
         """
         ends_at = self._schedule.ends_at
         if ends_at is None or self._schedule.stopped or len(self._seats) < 2 or not self._buffer.in_flight_events:
@@ -179,7 +178,7 @@ class Senders(Workers):
         self._parts.waking.notify(NOTIFY_ALWAYS if calls else NOTIFY_NEVER)
 
     def event_came(self, changed: bool) -> None:
-        # A start that was interrupted may have left it at ALWAYS.
+        # An interrupted start may have left it at ALWAYS.
         with self._lock:
             self.say_when_to_call()
         if changed:
@@ -195,11 +194,11 @@ class Senders(Workers):
     # -- hand over ---------------------------------------------------------------------------------------------------
 
     def has_left_something(self) -> bool:
-        # Whether there are events is for a sender to find out; without one a store of the user's may have some.
+        # A sender finds out whether there are events. Without a sender, a user's store may have some.
         return bool(self._seats) or self._buffer.unsettled_events > 0
 
     def abandon(self, delivery: Delivery) -> None:
-        # All of them sleep, or are about to: one that works keeps the delivery alive.
+        # All of them sleep, or are about to, because a sender that works keeps the delivery alive.
         seats = self._seats.copy()
         for seat in seats[:1]:
             seat.put(Note(Kind.TAKE_OVER, delivery))
@@ -216,7 +215,8 @@ class Senders(Workers):
             self._seats = [seat]
 
     def disband(self) -> None:
-        # Without the lock, which a thread of the parent may hold. One that comes back from a callback finds no seat.
+        # No lock is taken, because a thread of the parent may hold it. A thread that returns from a callback finds no
+        # seat.
         self._seats = []
 
     # -- end ---------------------------------------------------------------------------------------------------------
@@ -252,7 +252,7 @@ class Senders(Workers):
                 return True
         if self._schedule.time_is_up(monotonic()):
             self._courier.cutoff.cut()
-        # One that has stayed for this may go as well.
+        # A sender that has stayed for this may end as well.
         self._buffer.signal(everyone=True)
         return False
 
@@ -270,8 +270,8 @@ def _life(deliveries: list[Delivery], senders: list[Senders], seat: Seat, number
     del crew
     while True:
         if delivery is None:
-            # It is being collected. The garbage collector lets a reference die before `__del__` runs, whose note is
-            # here, or comes whatever else is collected with it, and however long that takes.
+            # The delivery is being collected. Its reference dies before `__del__` runs. The note of `__del__` is here,
+            # or will come, however long other finalizers of the same collection take.
             note = seat.hear(None)
         else:
             step = work_on(delivery, seat)
@@ -281,7 +281,8 @@ def _life(deliveries: list[Delivery], senders: list[Senders], seat: Seat, number
             buffer = delivery.buffer
             del delivery
             note = seat.hear(step)
-            # Also after a note: one that came late may have left it armed, and the next would be lost on a busy sender.
+            # This is done after a note, too. A late note may have left it armed, and the next one would go to a busy
+            # sender.
             buffer.disarm(seat)
             del buffer
         if note.kind is Kind.TAKE_OVER and note.delivery is not None:
@@ -294,6 +295,6 @@ def _life(deliveries: list[Delivery], senders: list[Senders], seat: Seat, number
             if delivery is not None:
                 delivery.sender_left(seat)
             break
-    # Under gevent a forked child goes on with the threads of its parent. `threading` has forgotten them there, and
-    # complains when one ends; to ask for it makes it known again.
+    # Under gevent a forked child goes on with the threads of its parent. `threading` has forgotten them, and complains
+    # when one ends. This call makes it known again.
     threading.current_thread()

@@ -1,9 +1,9 @@
 """Ways to wait: inboxes that a thread sleeps on, and the queue of those who wait for room.
 
-An inbox is a deque and a lock that is released for each note: `put` never blocks, may be called by a finalizer or a
-signal handler in the middle of anything, and may come before the `wait`; a timed `wait` is cooperative under gevent.
-(`SimpleQueue` would do the same, but until Python 3.13 its `get` waits for ever when a signal handler runs past the end
-of its timeout.)
+An inbox is a deque and a lock that is released for each note. `put` never blocks. A finalizer or a signal handler may
+call it in the middle of anything, and it may come before the `wait`. A timed `wait` is cooperative under gevent.
+(`SimpleQueue` would do the same, but before Python 3.13 its `get` waits for ever when a signal handler runs longer than
+its timeout.)
 """
 
 from __future__ import annotations
@@ -16,27 +16,27 @@ from typing import Any, Final
 
 from fastemit._time import monotonic
 
-#: Seconds after which a thread that waits for room goes before those that come new.
+#: A thread that has waited for room for this many seconds goes before new ones.
 STARVING_AFTER: Final = 0.1
 
 
 class Guard:
     """The lock of a delivery's state, and the threads that send for it.
 
-    The lock is reentrant, since a signal handler may run in the middle of a section of the thread that it interrupts,
-    and it is never held during a request, a callback or a wait.
+    The lock is reentrant, because a signal handler may interrupt a thread that holds it. It is never held during a
+    request, a callback or a wait.
     """
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
-        #: Identifiers of the threads that send: sender threads, and others while they are in the middle of it.
+        #: Identifiers of the threads that send: sender threads, and others while they send.
         self.sending: set[int] = set()
 
     def must_not_wait(self) -> bool:
         """Whether this thread, if it waited for the delivery, would wait for itself.
 
-        That is so in a thread that sends, callbacks included, and in a signal handler or finalizer that runs while
-        its thread holds the lock. One lock for all of the state lets one look tell.
+        That is so in a thread that sends (also in a callback), and in a signal handler or finalizer that runs while its
+        thread holds the lock. There is one lock for all of the state, so one look is enough.
         """
         # Private, but threading.Condition relies on it, and gevent's lock has it for that reason.
         owned: bool = self.lock._is_owned()  # type: ignore[attr-defined]
@@ -44,11 +44,11 @@ class Guard:
 
     @contextlib.contextmanager
     def as_sender(self) -> Iterator[None]:
-        """Be one of the threads that send for a while; may be nested."""
+        """Count this thread among those that send while the block runs. Blocks may be nested."""
         me = threading.get_ident()
         outermost = me not in self.sending
         try:
-            # Inside: a signal handler that raises may run at the end of any call.
+            # Inside the `try`, because a signal handler that raises may run at the end of any call.
             self.sending.add(me)
             yield
         finally:
@@ -59,27 +59,27 @@ class Guard:
 class OneSends:
     """The turn of the one thread that sends where there are no sender threads.
 
-    A signal handler may raise as soon as the turn is taken, before the one who takes it knows. So `leave` is called in
-    any case, and the lock itself says whose it is; one that was not left even so is left by its thread's next call.
+    A signal handler may raise as soon as the turn is taken, before its owner knows. So `leave` is called in any case,
+    and the lock itself tells who owns it. If the turn is still not left, the next call of its thread leaves it.
     """
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
 
     def take(self, timeout: float | None) -> bool:
-        """Wait for it for so many seconds; None for as long as it takes."""
+        """Wait for the turn for so many seconds; None: as long as it takes."""
         left = -1.0 if timeout is None else min(max(timeout, 0.0), threading.TIMEOUT_MAX)
         return self._lock.acquire(timeout=left)
 
     def leave(self) -> None:
-        """Leave it, where it is this thread's."""
+        """Leave the turn, if this thread has it."""
         # Private, but threading.Condition relies on it; see Guard.
         while self._lock._is_owned():  # type: ignore[attr-defined]
             self._lock.release()
 
 
 class Inbox:
-    """What one thread waits on; each note wakes it once, also when it comes early."""
+    """What one thread waits on. Each note wakes it once, even if the note comes before the wait."""
 
     def __init__(self) -> None:
         self._notes: deque[Any] = deque()
@@ -88,12 +88,12 @@ class Inbox:
 
     def put(self, note: Any) -> None:
         self._notes.append(note)
-        # Rung already, and not heard yet.
+        # It was released already, and nobody has waited since.
         with contextlib.suppress(RuntimeError):
             self._bell.release()
 
     def wait(self, timeout: float | None) -> tuple[bool, Any]:
-        """(True, the note), or (False, None) when `timeout` seconds passed without one; None waits for ever."""
+        """(True, the note), or (False, None) if `timeout` seconds have passed without one. None waits for ever."""
         deadline = None if timeout is None else monotonic() + timeout
         while not self._notes:
             left = -1.0
@@ -105,7 +105,7 @@ class Inbox:
 
 
 class Flush(Inbox):
-    """Somebody who waits until the events numbered below `target` are settled, or an attempt has failed.
+    """Waits until the events with numbers below `target` are settled, or an attempt has failed.
 
     With `retry` no failure ends the wait.
     """
@@ -115,7 +115,7 @@ class Flush(Inbox):
         self.target = target
         self.retry = retry
         self.over = False
-        #: One of its events was kept, and has a new number since.
+        #: One of its events was kept, and has a new number.
         self.left_one = False
 
     def end(self) -> None:
@@ -129,7 +129,7 @@ class Flush(Inbox):
 
 
 class RoomQueue:
-    """Those who wait for room in the buffer, first come first.
+    """Those who wait for room in the buffer, in the order in which they came.
 
     Thread safety: none of its own; the delivery's lock is held around each call but `Inbox.wait`.
     """
@@ -138,7 +138,7 @@ class RoomQueue:
         self._waiting: deque[Inbox] = deque()
 
     def join(self, inbox: Inbox, again: bool) -> None:
-        """Queue up; `again` for one who was woken in vain, and keeps its place."""
+        """Join the queue. `again`: it was woken but found no room, so it keeps its place."""
         if again:
             self._waiting.appendleft(inbox)
         else:
@@ -149,7 +149,7 @@ class RoomQueue:
             self._waiting.remove(inbox)
 
     def wake(self, places: int | None = None) -> None:
-        """Wake so many, or all of them."""
+        """Wake the first `count` of them, or all."""
         while self._waiting and (places is None or places > 0):
             self._waiting.popleft().put(None)
             if places is not None:

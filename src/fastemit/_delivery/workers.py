@@ -1,4 +1,4 @@
-"""What those who send have in common, be they sender threads or the thread that calls."""
+"""What sender threads, and a caller that sends in its own thread, have in common."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ import abc
 import enum
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from fastemit._buffer import EventBuffer
 from fastemit._delivery.overflow import Admission
 from fastemit._delivery.overrides import Hooks
 from fastemit._delivery.passes import Courier
@@ -17,6 +15,7 @@ from fastemit._delivery.reporting import Reporter
 from fastemit._delivery.schedule import EXIT, Exit, Schedule, Tick, Turn
 from fastemit._delivery.waiting import Flush, Guard, Inbox
 from fastemit._delivery.waking import Waking
+from fastemit._interfaces import EventQueue, Keeping
 from fastemit._signals import guarded
 from fastemit._time import monotonic
 from fastemit.stats import described, say
@@ -25,28 +24,27 @@ if TYPE_CHECKING:
     from fastemit._delivery.delivery import Delivery
 
 
-#: Seconds that a sender waits after an error that should not happen.
+#: Seconds that a sender waits after an error that should never happen.
 AFTER_A_FAULT: Final = 1.0
 
 
 class State(enum.Enum):
-    """Where those who send are in their life. It goes on in this order, and may leave out RUNNING and ENDING."""
+    """The state of those who send. It only goes on in this order, and may leave out RUNNING and ENDING."""
 
-    #: No event has come, or what starts them was interrupted: the next event starts them.
+    #: No event has come, or their start was interrupted. The next event starts them.
     NEW = "new"
     #: They send.
     RUNNING = "running"
-    #: They begin nothing new, and some are still on their way out.
+    #: They begin nothing new, and some have not ended yet.
     ENDING = "ending"
     #: Nobody sends any more.
     ENDED = "ended"
 
 
-@dataclass(frozen=True)
-class Parts:
-    """What a delivery is made of, for those who send. Nothing here refers to the delivery or to the emitter."""
+class Parts(NamedTuple):
+    """What a delivery is made of, for those who send. It has no reference to the delivery or the emitter."""
 
-    buffer: EventBuffer
+    buffer: EventQueue
     guard: Guard
     waking: Waking
     schedule: Schedule
@@ -54,6 +52,7 @@ class Parts:
     courier: Courier
     report: Reporter
     hooks: Hooks | None
+    spool: Keeping | None
 
 
 class Workers(abc.ABC):
@@ -62,13 +61,16 @@ class Workers(abc.ABC):
     Thread safety: any thread may call anything. `state` is written with the guard's lock held, in one step.
     """
 
-    #: Seconds that are left between two small requests.
+    #: Seconds between two small requests.
     linger = 0.0
 
     def __init__(self, parts: Parts) -> None:
         self.state = State.NEW
         #: Those who wait until the last sender thread is gone.
         self.closers: list[Flush] = []
+        #: Whether what dead processes have left was looked for; and those who wait until it was.
+        self.looked = parts.spool is None
+        self.looking: list[Flush] = []
         self._parts = parts
         self._buffer = parts.buffer
         self._guard = parts.guard
@@ -94,7 +96,7 @@ class Workers(abc.ABC):
 
     @abc.abstractmethod
     def start(self, delivery: Delivery) -> str | None:
-        """Be RUNNING, or say why that may not be. What is raised in here leaves it NEW or RUNNING."""
+        """Become RUNNING, or return why not. If a signal handler raises in here, the state is NEW or RUNNING."""
 
     @abc.abstractmethod
     def event_came(self, changed: bool) -> None:
@@ -118,27 +120,27 @@ class Workers(abc.ABC):
 
     @abc.abstractmethod
     def stop(self) -> bool:
-        """Begin nothing new. True if nobody is on the way out, so that the caller shuts the door."""
+        """Begin nothing new. True if all have ended, so that the caller has to close the transport."""
 
     @abc.abstractmethod
     def has_left_something(self) -> bool:
-        """Whether there is something to do once the emitter is collected. Said in a finalizer, as what follows."""
+        """Whether there is something to do when the emitter is collected. Called in a finalizer, as the next two."""
 
     @abc.abstractmethod
     def abandon(self, delivery: Delivery) -> None:
-        """The emitter was collected: have somebody keep `delivery` alive, and send what is left.
+        """The emitter was collected: somebody has to keep `delivery` alive, and send what is left.
 
-        A finalizer runs at any point of any thread: so this takes no lock and calls nothing that might wait.
+        A finalizer runs at any point of any thread. So this takes no lock, and calls nothing that might wait.
         """
 
     def dismiss(self) -> None:  # noqa: B027 - without threads there is nobody to tell
         """Tell every thread to end. Safe in a finalizer."""
 
     def reseat(self, seat: Inbox) -> None:  # noqa: B027 - as above
-        """Work for `seat` alone from here on."""
+        """From here on only the thread of `seat` works."""
 
     def disband(self) -> None:  # noqa: B027 - as above
-        """In a forked child: who sends for the parent does so no more here."""
+        """In a forked child: those who send for the parent do not send here."""
 
     @abc.abstractmethod
     def say_when_to_call(self) -> None:
@@ -155,7 +157,7 @@ class Workers(abc.ABC):
     # -- what they do in the same way --------------------------------------------------------------------------------
 
     def look_for_hooks(self) -> bool:
-        """See whether the emitter decides for itself when to send. True if it has come to do so just now."""
+        """See whether the emitter itself decides when to send. True if that is new."""
         manual = self._hooks is not None and self._hooks.decide_when
         if manual == self._schedule.manual:
             return False
@@ -165,17 +167,33 @@ class Workers(abc.ABC):
         return manual
 
     def flush_soon(self) -> None:
-        """Have everything that is queued sent, whatever the backoff says; does not wait."""
+        """Ask for all queued events to be sent, even during a backoff. Does not wait."""
         with self._lock:
             self._schedule.flush()
         self.reconsider()
+
+    def _tend(self) -> None:
+        """Look after the files that events are in, if there are any, and if that is due. No lock is held."""
+        spool = self._parts.spool
+        if spool is not None and spool.wants_tending and spool.tend(take_over=not self._schedule.closing):
+            with self._lock:
+                self._parts.admission.wake()
+        if not self.looked or self.looking:
+            self._tell_looked()
+
+    def _tell_looked(self) -> None:
+        with self._lock:
+            self.looked = True
+            looking, self.looking = self.looking, []
+        for each in looking:
+            each.end()
 
     def _plan(self) -> Turn | float | Exit | Tick | None:
         with self._lock:
             return self._schedule.plan(monotonic())
 
     def _tick(self) -> None:
-        """A timer fired: call the `flush` that the emitter has of its own."""
+        """A timer fired: call the emitter's own `flush`."""
         own = self._hooks.find("flush") if self._hooks is not None else None
         guarded(own or self.flush_soon, self._flush_raised)
 
@@ -184,7 +202,7 @@ class Workers(abc.ABC):
 
 
 def work_on(delivery: Delivery, seat: Inbox) -> float | Exit | None:
-    """`Delivery.work`, which must not end a thread by an error that nobody thought of."""
+    """`Delivery.work`. An unexpected error is logged, because it must not end the thread."""
     try:
         return delivery.work(seat)
     except Exception:  # noqa: BLE001 - whatever it was, the events are in the buffer, and go on waiting for a sender

@@ -1,7 +1,7 @@
-"""Fork and exit: what every open delivery is told when its process divides or ends.
+"""Fork and exit: what every open delivery is told when its process forks or ends.
 
-Thread safety: the registry is a plain dict of weak references. Each step on it is one operation of the dict, so that
-a finalizer, which may run at any allocation, needs no lock here.
+Thread safety: the registry is a plain dict of weak references. Each step on it is one operation of the dict. So a
+finalizer, which may run at any allocation, needs no lock here.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
-from fastemit._buffer import end_with_main, in_subinterpreter
+from fastemit._system import end_with_main, in_subinterpreter
 from fastemit._time import monotonic, sleep
+from fastemit._words import counted
 from fastemit.stats import described, logger, say
 
 
@@ -27,51 +28,51 @@ class Closable(Protocol):
     shutdown_timeout: float
 
     def begin_close(self, deadline: float) -> None:
-        """Take no more events and send what there is, until `deadline` on the monotonic clock. Does not wait."""
+        """Take no more events, and send those that are there until `deadline` (monotonic clock). Does not wait."""
         ...
 
     def finish_close(self, deadline: float) -> int:
-        """Wait for that until `deadline`; the number of events left."""
+        """Wait for that until `deadline`. Returns the number of events that are left."""
         ...
 
     def begin_end(self, deadline: float) -> None:
-        """Send what there is, until `deadline` on the monotonic clock. Does not wait."""
+        """Send the events that are there until `deadline` (monotonic clock). Does not wait."""
         ...
 
     @property
     def sending(self) -> bool:
-        """Whether that is still under way, in threads of its own."""
+        """Whether its own threads are still sending these events."""
         ...
 
     def finish_end(self, deadline: float) -> int:
-        """Wait for that until `deadline`; go on taking events, to be sent by those who flush.
+        """Wait for that until `deadline`. It goes on taking events, which are sent when somebody flushes.
 
         Returns:
-            The number of events left that it has not told of itself.
+            The number of events that are left and that it has not logged itself.
         """
         ...
 
     def notice_fork(self) -> None:
-        """Start empty in a forked child, unless that has been done. Nothing here may block."""
+        """In a forked child: start empty, unless that has been done. Must not block."""
         ...
 
 
 _open: Final[dict[int, weakref.ref[Any]]] = {}
-#: Deliveries whose emitter was collected while they had events: kept until these are sent.
+#: Deliveries whose emitter was collected while they had events. They are kept until these are sent.
 _orphans: Final[dict[int, Closable]] = {}
-#: Held by the one thread that notices a fork which ran no hook; never in a process that has not been forked so.
+#: Held by the one thread that notices a fork that ran no hook. In a process that was not forked so, nobody holds it.
 fork_lock = threading.RLock()
-#: Whether this process runs `end` by something other than `atexit`.
+#: Not empty when something other than `atexit` runs `end` in this process.
 _finalizers: Final[list[object]] = []
-#: Called in a forked child before anything else here is.
+#: Functions that a forked child calls before everything else here.
 first_in_child: Final[list[Callable[[], None]]] = []
-#: Seconds that sender threads are given to end after the deadline, where they are waited for.
+#: Seconds that sender threads have to end after the deadline, where somebody waits for them.
 LAST_STEPS: Final = 0.5
-#: What the names of sender threads begin with.
+#: The names of sender threads begin with this.
 SENDER_NAME: Final = "fastemit-sender"
-#: Emitters that send at the same time at the end of the process, unless they hang.
+#: How many emitters send at the same time at the end of the process. When these hang, more begin.
 AT_ONCE: Final = 16
-#: Seconds without one that is done, after which as many again begin.
+#: When no emitter is done for this many seconds, as many again begin.
 STALL: Final = 0.1
 #: Seconds between two looks whether one is done.
 A_MOMENT: Final = 0.001
@@ -80,10 +81,10 @@ _ends_by = float("inf")
 
 
 def renew_pools(manager: Any) -> object | None:
-    """Give a `urllib3.PoolManager` of the user's new pools; the old ones, whose sockets are to be detached.
+    """Give a user's `urllib3.PoolManager` new pools. Returns the old ones, whose sockets have to be detached.
 
-    For a forked child: a connection that two processes use garbles what both send. What only looks like such a manager
-    is left as it is.
+    For a forked child, because a connection that two processes use garbles what both send. An object that only looks
+    like such a manager is left as it is.
     """
     pools: Any = getattr(manager, "pools", None)
     if pools is not None:
@@ -99,7 +100,7 @@ def renew_pools(manager: Any) -> object | None:
 def register(closable: Closable) -> None:
     key = id(closable)
 
-    # The default argument keeps `pop` reachable while the interpreter takes modules apart.
+    # A default argument, because the interpreter may have cleared this module when `forget` is called.
     def forget(_: object, pop: Any = _open.pop) -> None:
         pop(key, None)
 
@@ -112,27 +113,27 @@ def unregister(closable: Closable) -> None:
 
 
 def adopt(closable: Closable) -> None:
-    """Keep alive a delivery that nothing else refers to any more, until `unregister`. Safe in a finalizer."""
+    """Keep a delivery alive until `unregister`, although nothing else refers to it. Safe in a finalizer."""
     _orphans[id(closable)] = closable
 
 
 def _all_open() -> list[Closable]:
-    # dict.copy is one step; a list comprehension over the dict is not, and references die meanwhile.
+    # dict.copy is one step. A comprehension over the dict is not, and an entry may go while it runs.
     alive = {key: ref() for key, ref in _open.copy().items()}
     alive.update(_orphans.copy())
     return [closable for closable in alive.values() if closable is not None]
 
 
 def ended() -> bool:
-    """Whether the end of this process has been seen to: no thread is to be started any more."""
+    """Whether the end of this process has begun. After that no thread may be started."""
     return _ended
 
 
 def end() -> None:
-    """The process ends: have what is open send what it has, within one deadline, the longest `shutdown_timeout` of all.
+    """The process ends: every open delivery sends its events within one deadline, the longest `shutdown_timeout`.
 
-    Nothing is closed, since an exit handler that runs later may still track, and flush. A second call, as the child of
-    a pool makes one, sends what has come since; its deadline is no later than that of the first.
+    Nothing is closed, because an exit handler that runs later may still track and flush. A second call, which the child
+    of a pool makes, sends what has come since then. Its deadline is not later than that of the first.
     """
     global _ended, _ends_by
     _ended = True
@@ -144,13 +145,14 @@ def end() -> None:
     for closable in closables:
         try:
             left += closable.finish_end(_ends_by)
-        except Exception as error:  # noqa: BLE001 - the others are still to be seen to
+        except Exception as error:  # noqa: BLE001 - the others have to send too
             say(logging.ERROR, "an emitter could not send at the end: %s", described(error))
     if left:
-        say(logging.WARNING, "the process ends with %d events of dropped emitters left, which are lost", left)
+        what = counted(left, "event of a dropped emitter left, which is", "events of dropped emitters left, which are")
+        say(logging.WARNING, "the process ends with %s lost", what)
     if in_subinterpreter():
-        # Python aborts the process when a subinterpreter is destroyed while it has another thread. Those of emitters
-        # that are closed may be at their last steps, too.
+        # Python aborts the process when a subinterpreter is destroyed while it has another thread. Threads of closed
+        # emitters may still be at their last steps, too.
         until = monotonic() + LAST_STEPS
         for thread in threading.enumerate():
             if thread.name.startswith(SENDER_NAME):
@@ -158,10 +160,10 @@ def end() -> None:
 
 
 def _begin_in_turn(closables: list[Closable], deadline: float) -> None:
-    """Have each begin with its end, a few at a time.
+    """Tell each delivery that the process ends, a few at a time.
 
-    A thousand senders that wake at once get into each other's way, and into the collector's, until the time is up. The
-    next begins when one is done, and where none is done for a while, since they hang, more begin beside them.
+    If a thousand senders woke at once, they would slow down each other, and the collector, until the time is up. So the
+    next begins when one is done. When none is done for a while, because they hang, more begin.
     """
     waiting = deque(closables)
     under_way: list[Closable] = []
@@ -184,8 +186,8 @@ def _begin_in_turn(closables: list[Closable], deadline: float) -> None:
 
 
 def may_log() -> bool:
-    """Whether a line can be logged while Python is taken apart: other threads stand still then, with what they hold."""
-    # Not `current_thread`, which under gevent makes a new one, and raises while greenlets are taken apart.
+    """Whether a line can be logged while Python shuts down. Other threads stand still then, and may hold a lock."""
+    # Not `current_thread`: under gevent it makes a new thread object, and raises while gevent shuts down.
     me = threading.get_ident()
     if any(thread.ident != me and not thread.name.startswith(SENDER_NAME) for thread in threading.enumerate()):
         return False
@@ -202,7 +204,7 @@ def may_log() -> bool:
 
 
 def _in_child() -> None:
-    # Finalize objects of the parent are not run in a child; a new one is registered at its first event.
+    # A child does not run the Finalize objects of its parent. It registers a new one at its first event.
     global fork_lock, _ended, _ends_by
     for call in first_in_child:
         call()
@@ -215,7 +217,7 @@ def _in_child() -> None:
 
 
 def _end_after_threads() -> None:
-    """Call `end` once the process's other threads, which may still put events in, have ended."""
+    """Call `end` when the other threads of the process have ended, because these may still track."""
     if not _all_open():
         return
     if _ended:
@@ -230,8 +232,8 @@ def _end_after_threads() -> None:
                 thread.join()
         end()
 
-    # multiprocessing waits for the child's threads after its finalizers, and tells thread pools to end only then: to
-    # wait for them here would be for ever. So one more thread that it waits for does that.
+    # multiprocessing waits for the child's threads after its finalizers, and tells thread pools to end only then. So to
+    # wait for them here would take for ever. One more thread waits for them, and multiprocessing waits for that one.
     try:
         threading.Thread(target=end_last, name="fastemit-end", daemon=False).start()
     except RuntimeError:
@@ -239,13 +241,13 @@ def _end_after_threads() -> None:
 
 
 def watch_exit() -> None:
-    """Have `end` run at the end of this process. Called at each delivery's first event.
+    """Make sure that `end` runs at the end of this process. Called at the first event of each delivery.
 
-    `atexit` sees to it in a process that ends in the ordinary way. A child of `multiprocessing`, or of Celery's
-    `billiard`, leaves by `os._exit` and runs only the finalizers of its own package's `util` module; a worker of a
-    Celery pool not even these, but Celery sends a signal. From Python 3.13 on a child of `multiprocessing` runs what it
-    has registered with `atexit` itself, once its threads have ended, and the finalizers after that, when no thread that
-    they start would be waited for.
+    In a process that ends in the ordinary way `atexit` runs it. A child of `multiprocessing`, or of `billiard`, which
+    is Celery's, leaves by `os._exit`, and runs only the finalizers of its own package's `util` module. A worker of a
+    Celery pool does not even run these, but Celery sends a signal. From Python 3.13 on a child of `multiprocessing`
+    runs what it has itself registered with `atexit` when its threads have ended. Its finalizers run after that, and
+    nobody would wait for a thread that they start.
     """
     if _finalizers or _ended:
         return
@@ -257,7 +259,7 @@ def watch_exit() -> None:
         current = process.current_process()
         if isinstance(current, getattr(process, "_MainProcess", ())):
             continue
-        # The priority decides the order among finalizers: those of queues and managers run later (lower).
+        # The priority decides the order of finalizers. Those of queues and managers have a lower one, and run later.
         _finalizers.append(util.Finalize(None, finish, exitpriority=100))
         if package == "multiprocessing":
             atexit.register(end)

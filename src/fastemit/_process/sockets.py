@@ -1,11 +1,11 @@
-"""Sockets that a forked child inherits: there nobody may use or close their numbers.
+"""Sockets that a forked child inherits. In the child nobody may use or close their numbers.
 
-A number may be another file's by then: a program that turns itself into a daemon closes all that it inherited, and
-opens files of its own. To close such a number closes the daemon's file, and to write to it writes into that file. So in
-the child each socket is detached: its object forgets the number, without a word to the other end, with which the parent
-goes on talking. Whether it is idle or in use makes no difference: it may be reached by a finalizer, by the garbage
-collector, or by a function of the parent's that goes on in the child (a signal handler that forks interrupts one, and
-under gevent all greenlets go on).
+A program that turns itself into a daemon closes everything that it inherited, and opens files of its own. Then the
+number of a socket may be that of such a file: whoever closes the number closes the file, and whoever writes to it
+writes into the file. So the child detaches each socket: its object forgets the number. The other end is told nothing,
+because the parent goes on talking to it. Sockets that are in use are detached too. A finalizer or the garbage collector
+may reach them, or a function of the parent that goes on in the child: one that a forking signal handler has
+interrupted, or, under gevent, any greenlet.
 
 Thread safety: as in `lifecycle`, each step on the registries is one operation of a dict.
 """
@@ -20,46 +20,46 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
-from fastemit._buffer import keep_for_ever
 from fastemit._process.lifecycle import first_in_child, renew_pools
+from fastemit._system import keep_for_ever
 
 Find = Callable[[Any], Iterator[Any]]
 
-#: The sockets that were made here, each with the process that made it.
+#: Sockets that fastemit made, each with the process that made it.
 _made: Final[dict[int, tuple[weakref.ref[Any], int]]] = {}
-#: What has sockets that are made elsewhere, with the function that finds those of another process.
+#: Objects with sockets that others made, each with the function that finds those of another process.
 _holders: Final[dict[int, tuple[weakref.ref[Any], Find]]] = {}
 #: The TLS socket that each thread reads from at this moment.
 reading: Final[dict[int, Any]] = {}
 
 
 def _forget(registry: dict[int, Any], key: int) -> Callable[[object], object]:
-    """Takes out an entry when its reference dies; not Python code, where what a signal handler raises would be lost."""
+    """Removes an entry when its reference dies. In C, because a signal handler's exception would be lost here."""
     return functools.partial(registry.pop, key)
 
 
 def own(sock: Any, process: int | None = None) -> None:
-    """Have a socket detached in the children of the process that made it; None for this one."""
+    """Let children of `process`, which made this socket, detach it. None is this process."""
     key = id(sock)
     _made[key] = weakref.ref(sock, _forget(_made, key)), os.getpid() if process is None else process
 
 
 def watch(holder: Any, find: Find) -> None:
-    """Have the sockets that `find(holder)` gives detached in a forked child."""
+    """Let a forked child detach the sockets that `find(holder)` gives."""
     key = id(holder)
     _holders[key] = weakref.ref(holder, _forget(_holders, key)), find
 
 
 def detach(sock: Any) -> None:
-    """Make a socket forget its number, and say nothing to the other end. Nothing is raised."""
-    with contextlib.suppress(Exception):  # it is somebody else's object, and one more is to come
+    """Make a socket forget its number, and tell the other end nothing. Raises nothing."""
+    with contextlib.suppress(Exception):  # the object is somebody else's, and the next socket has to be detached too
         tls = getattr(sock, "_sslobj", None)
         if tls is not None:
-            # OpenSSL's side has the number too. It is not freed either, since that takes a lock which a thread that is
-            # not here any more may have held.
+            # OpenSSL's object has the number too. It is never freed, because that takes a lock, which a thread of the
+            # parent may have held.
             keep_for_ever(tls)
             sock._sslobj = None
-        # TLS within TLS, and pyOpenSSL's, are objects around a socket.
+        # TLS within TLS, and pyOpenSSL's TLS, are objects around a socket.
         inner = getattr(sock, "socket", None)
         if inner is not None and not callable(inner):
             detach(inner)
@@ -68,7 +68,7 @@ def detach(sock: Any) -> None:
 
 
 def detach_inherited() -> None:
-    """In a forked child: detach what the parent had open. Does nothing the second time, nor in the parent."""
+    """In a forked child: detach what the parent had open. In the parent, and the second time, it does nothing."""
     process = os.getpid()
     for key, (reference, maker) in _made.copy().items():
         if maker != process:
@@ -83,8 +83,8 @@ def detach_inherited() -> None:
 
 
 def detach_all(find: Find, holder: Any) -> None:
-    """Detach what `find(holder)` gives, as far as it can be reached. Nothing is raised."""
-    with contextlib.suppress(Exception):  # a user's may hold anything
+    """Detach what `find(holder)` gives, as far as it can be reached. Raises nothing."""
+    with contextlib.suppress(Exception):  # an object of the user's may hold anything
         for sock in find(holder):
             detach(sock)
 
@@ -95,9 +95,9 @@ def _in_child() -> None:
     # TLS within TLS is an object around a socket.
     interrupted = getattr(interrupted, "socket", interrupted)
     if interrupted is not None and getattr(interrupted, "_sslobj", None) is not None:
-        # A signal handler has forked in the middle of a read, which goes on in the child. CPython's does so for a TLS
-        # socket that has been detached too, without end and with the number: so that is no socket any more. It is
-        # nobody else's yet, since nothing has run in this process before.
+        # A signal handler has forked in the middle of a read, and the read goes on in the child. CPython goes on
+        # reading a TLS socket by its number, without an end, even if it has been detached. So the number is given to
+        # /dev/null. No other file has it yet, because nothing else has run in this process.
         with contextlib.suppress(OSError):
             null = os.open(os.devnull, os.O_RDWR)
             os.dup2(null, interrupted.fileno(), inheritable=False)
@@ -106,7 +106,7 @@ def _in_child() -> None:
 
 
 def renewed(manager: Any) -> object | None:
-    """Give a `PoolManager` of the user's new pools, and detach what the old ones hold, which are returned."""
+    """Give a user's `PoolManager` new pools, and detach the sockets of the old ones. Returns the old ones."""
     pools = renew_pools(manager)
     detach_all(of_urllib3, pools)
     return pools
@@ -116,7 +116,7 @@ def renewed(manager: Any) -> object | None:
 
 
 def of_urllib3(pools: Any) -> Iterator[Any]:
-    """The idle sockets of a `PoolManager`'s pools. Its locks may be held by a thread that is not here any more."""
+    """The idle sockets of a `PoolManager`'s pools, without their locks, which a thread of the parent may have held."""
     for pool in list(getattr(pools, "_container", {}).values()):
         for connection in list(getattr(getattr(pool, "pool", None), "queue", ())):
             sock = getattr(connection, "sock", None)
@@ -125,12 +125,12 @@ def of_urllib3(pools: Any) -> Iterator[Any]:
 
 
 def of_redis(client: Any) -> Iterator[Any]:
-    """The sockets of a `redis.Redis` that another process made: idle ones and those in use."""
+    """The sockets of a `redis.Redis` that another process made, idle or in use."""
     yield from _of_redis_pool(getattr(client, "connection_pool", None))
 
 
 def idle_of_redis(client: Any) -> Iterator[Any]:
-    """The idle ones alone."""
+    """As `of_redis`, but only idle ones."""
     yield from _of_redis_pool(getattr(client, "connection_pool", None), ("_available_connections",))
 
 
@@ -146,7 +146,7 @@ def _of_redis_pool(
 
 
 def of_kombu(connection: Any) -> Iterator[Any]:
-    """The sockets of a connection to a broker, where that is Redis or speaks AMQP."""
+    """The sockets of a connection to a broker that is Redis or speaks AMQP."""
     transport = getattr(connection, "_connection", None)
     sock = getattr(getattr(transport, "transport", None), "sock", None)
     if sock is not None:

@@ -1,4 +1,4 @@
-"""Checks of arguments: each gives the value back, or says which argument is wrong, what it was, what is allowed."""
+"""Checks of arguments. Each returns the value, or raises an error that names the argument, the value and the rule."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import re
 import sys
 from collections.abc import Callable, Collection, Mapping
 from functools import wraps
-from numbers import Real
 from typing import Any, NoReturn, ParamSpec, TypeVar
 
 from fastemit._interfaces import DEFAULT_TIMEOUT
@@ -29,7 +28,7 @@ def _value_error(name: str, value: object, allowed: str) -> NoReturn:
 def _shown(value: object) -> str:
     try:
         text = repr(value)
-    except Exception:  # noqa: BLE001 - an int of more than 4300 digits, for one; its argument is still to be named
+    except Exception:  # noqa: BLE001 - such as an int of more than 4300 digits, whose argument must still be named
         return f"a {type(value).__name__} that cannot be shown"
     return text if len(text) <= 100 else text[:97] + "..."
 
@@ -46,13 +45,13 @@ def integer(name: str, value: Any, least: int = 1, most: int | None = None) -> i
 
 
 def port(name: str, value: Any) -> int | None:
-    """A TCP port from an int or its digits in a str, as they come from the environment; None stays None."""
+    """A TCP port from an int, or from a str of digits, as the environment has them. None stays None."""
     allowed = "an integer from 1 to 65535, or its digits as a str"
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, (int, str)):
         _type_error(name, value, allowed)
-    # `int` would take signs, spaces, underscores and the digits of every script.
+    # Not `int` alone, because that accepts signs, spaces, underscores and the digits of every script.
     number = 0 if isinstance(value, str) and not re.fullmatch(r"[0-9]{1,10}", value) else int(value)
     if not 1 <= number <= 65535:
         _value_error(name, value, allowed)
@@ -61,16 +60,23 @@ def port(name: str, value: Any) -> int | None:
 
 def seconds(name: str, value: Any, *, zero: bool = False) -> float:
     allowed = "a number of seconds, 0 or more" if zero else "a number of seconds greater than 0"
-    if isinstance(value, bool) or not isinstance(value, Real):
+    if isinstance(value, bool) or not (isinstance(value, (float, int)) or _is_real(value)):
         _type_error(name, value, allowed)
     try:
         number = float(value)
     except OverflowError:
         number = math.inf
-    # threading.TIMEOUT_MAX is some 292 years; a year is beyond any use here and far from every overflow.
+    # threading.TIMEOUT_MAX is some 292 years. A year is longer than any use, and far from every overflow.
     if not math.isfinite(number) or number < 0 or (number == 0 and not zero) or number > 366 * 86400:
         _value_error(name, value, f"{allowed} (and at most a year)")
     return number
+
+
+def _is_real(value: Any) -> bool:
+    # Here, since few give a Fraction or a number of numpy's.
+    from numbers import Real
+
+    return isinstance(value, Real)
 
 
 def one_of(name: str, value: Any, choices: Collection[str]) -> str:
@@ -95,7 +101,7 @@ def callback(name: str, value: T) -> T:
 
 
 def timeout_pair(name: str, value: Any) -> tuple[float, float] | None:
-    """A (connect, read) pair in seconds from a number or a pair. None stays None; in a pair it is the default."""
+    """A (connect, read) pair in seconds, from a number or a pair. None stays None; in a pair it means the default."""
     allowed = "None, a number of seconds greater than 0, or a (connect, read) pair of such numbers or None"
     if value is None:
         return None
@@ -104,7 +110,7 @@ def timeout_pair(name: str, value: Any) -> tuple[float, float] | None:
             _value_error(name, value, allowed)
         connect, read = value
     else:
-        if isinstance(value, bool) or not isinstance(value, Real):
+        if isinstance(value, bool) or not (isinstance(value, (float, int)) or _is_real(value)):
             _type_error(name, value, allowed)
         connect = read = value
     default_connect, default_read = DEFAULT_TIMEOUT
@@ -115,7 +121,7 @@ def timeout_pair(name: str, value: Any) -> tuple[float, float] | None:
 
 
 class RetryCodes(dict[int, bool]):
-    """Exceptions to the retry rules, `{status: retry?}`. They may be changed in place, and are checked then, too."""
+    """Exceptions to the retry rules, `{status: retry?}`. They may be changed in place, and each change is checked."""
 
     def __setitem__(self, status: int, retry: bool) -> None:
         self.update({status: retry})
@@ -126,7 +132,7 @@ class RetryCodes(dict[int, bool]):
         return self[status]
 
     def update(self, *args: Any, **kwargs: Any) -> None:
-        # All are checked before any is there.
+        # All are checked before any of them is set.
         super().update(retry_codes("custom_retry_codes", dict(*args, **kwargs)))
 
     def __ior__(self, other: Any) -> RetryCodes:  # type: ignore[misc,override]
@@ -135,7 +141,7 @@ class RetryCodes(dict[int, bool]):
 
 
 def retry_codes(name: str, value: Any) -> RetryCodes:
-    """A copy of a `{status: bool}` mapping; None is an empty one."""
+    """A copy of a `{status: bool}` mapping. None gives an empty one."""
     allowed = "a dict of HTTP status codes (100 to 599) to True (retry) or False"
     if value is None:
         return RetryCodes()
@@ -149,13 +155,13 @@ def retry_codes(name: str, value: Any) -> RetryCodes:
     return RetryCodes(value)
 
 
-#: What the emitter itself says about the body; a header that contradicts it would garble the request.
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
+#: The emitter sets these itself. Another value would contradict the body, and the request could not be read.
 _RESERVED_HEADERS = frozenset({"content-type", "content-length", "transfer-encoding", "connection"})
 
 
 def headers(name: str, value: Any) -> dict[str, str]:
-    """A copy of a mapping of header names to values; None is an empty one."""
+    """A copy of a mapping of header names to values. None gives an empty one."""
     allowed = "a mapping of header names to strings without line breaks"
     if value is None:
         return {}
@@ -178,37 +184,50 @@ def headers(name: str, value: Any) -> dict[str, str]:
     return dict(value)
 
 
-def has_methods(name: str, value: Any, methods: Collection[str], allowed: str) -> None:
+def has_methods(name: str, value: T, methods: Collection[str], allowed: str) -> T:
     if isinstance(value, type) or not all(callable(getattr(value, method, None)) for method in methods):
         _type_error(name, value, allowed)
+    return value
 
 
 def path(name: str, value: Any) -> str:
     allowed = "the path of a file or directory that exists"
-    if not isinstance(value, (str, os.PathLike)):
-        _type_error(name, value, allowed)
-    text = os.fspath(value)
-    if not isinstance(text, str):
-        _type_error(name, value, allowed)
+    text = _text_of_path(name, value, allowed)
     if not os.path.exists(text):
         _value_error(name, value, allowed)
     return text
 
 
+def directory(name: str, value: Any) -> str:
+    """The absolute path of a directory, which need not exist yet."""
+    allowed = "the path of a directory"
+    text = _text_of_path(name, value, allowed)
+    if not text or "\0" in text:
+        _value_error(name, value, allowed)
+    return os.path.abspath(text)
+
+
+def _text_of_path(name: str, value: Any, allowed: str) -> str:
+    text = os.fspath(value) if isinstance(value, (str, os.PathLike)) else value
+    if not isinstance(text, str):
+        _type_error(name, value, allowed)
+    return text
+
+
 def renamed(**names: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
-    """Have a function that is called with an old name of a parameter say today's.
+    """Let a function that is called with an old name of a parameter raise an error that says the new name.
 
     Args:
-        names: by the old name, today's.
+        names: for each old name, the new one.
     """
     return _without({old: f"{old} is called {new} now: write {new}=" for old, new in names.items()}, show=True)
 
 
 def gone(**advice: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
-    """Have a function that is called with a parameter of former versions say what to do in its place.
+    """Let a function that is called with a parameter of earlier versions raise an error that says what to do.
 
     Args:
-        advice: by the parameter's name, what to do.
+        advice: for each parameter, what to do in place of it.
     """
     return _without({name: f"{name} is gone: {text}" for name, text in advice.items()}, show=False)
 
@@ -227,10 +246,10 @@ def _without(messages: Mapping[str, str], *, show: bool) -> Callable[[Callable[P
 
 
 def fixed(**advice: str) -> Callable[[C], C]:
-    """Have properties of a class that cannot be assigned say what to do when somebody does.
+    """Let properties of a class that cannot be assigned raise an error that says what to do.
 
     Args:
-        advice: by the property's name, what to do in place of assigning it.
+        advice: for each property, what to do in place of assigning it.
     """
 
     def with_advice(cls: C) -> C:

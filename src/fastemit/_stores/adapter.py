@@ -1,8 +1,8 @@
-"""An event store of the user's with the face of the native buffer, so that the delivery has one kind of work.
+"""A user's event store that looks like the native buffer, so that the delivery has one kind of queue.
 
-Events live in the store; a batch that the store hands out is staged in a native buffer, which makes the requests. One
-batch is out at a time, since a store may hand out again what was not cleaned up. `batch.py` is its batches, and
-`books.py` counts what went in and out.
+Events live in the store. A batch that the store hands out is copied into a native buffer ("staged"), which makes the
+requests. Only one batch is out at a time, because a store may hand out again what was not cleaned up. `batch.py` has
+the batches, and `books.py` counts what goes in and out.
 """
 
 from __future__ import annotations
@@ -10,38 +10,42 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Final
 
-from fastemit._buffer import NOTIFY_ALWAYS, NOTIFY_WHEN_DUE, EventBuffer, KeptEvent
+from fastemit._batch import is_due, is_worth_a_request
+from fastemit._buffer import NOTIFY_ALWAYS, NOTIFY_WHEN_DUE, EventBuffer
 from fastemit._delivery import FOREVER, POISON_AFTER
+from fastemit._encode import KeptEvent
+from fastemit._interfaces import Encoded, Sleeper
 from fastemit._signals import guarded
-from fastemit._stores.batch import Refused, StoreBatch
+from fastemit._stores.batch import Refused, StoreBatch, kept_of
 from fastemit._stores.books import Books
 from fastemit._time import monotonic
 from fastemit.event_store import EventStore, InMemoryEventStore
 from fastemit.stats import described
-from fastemit.typing import PayloadDict
+from fastemit.typing import Payload, PayloadDict
 
 
 class StoreBuffer(Books):
-    """`EventBuffer`'s interface over an `EventStore`.
-
-    It keeps books of its own, which `Books` are.
+    """`EventBuffer`'s interface over an `EventStore`. Its counters are `Books`.
 
     Thread safety: one reentrant lock is held around each call of the store, and around the books. It is the delivery's
-    own: a signal handler or finalizer that runs in the middle of a store's method, and so has one of two locks, would
-    wait for the other with a sender that has it and waits for the first.
+    own lock. With two locks there could be a deadlock: a signal handler or finalizer that runs in the middle of a
+    store's method has the first and waits for the second, and a sender has the second and waits for the first.
 
     Args:
-        store: the user's.
-        staged: makes the requests; a native buffer that keeps what its events were made from.
-        batch_size, byte_limit: as `EventBuffer`'s.
-        complain: told what a store did wrong, with the lock held.
+        store: the user's event store.
+        staged: the native buffer that makes the requests. It keeps what its events were made from.
+        batch_size, byte_limit: as for `EventBuffer`.
+        complain: called with what the store did wrong, while the lock is held.
+        lost: called with the reason and the events that are lost by that, while the lock is held.
     """
 
-    spare_segments = 0
-    left_in = "the event store"
-    capacity = sys.maxsize
+    spare_segments: Final = 0
+    left_in: Final = "the event store"
+    #: The store bounds itself.
+    capacity: Final = sys.maxsize
+    max_bytes: Final = sys.maxsize
 
     def __init__(
         self,
@@ -50,7 +54,9 @@ class StoreBuffer(Books):
         batch_size: int,
         byte_limit: int | None,
         complain: Callable[[str], None],
+        lost: Callable[[str, list[PayloadDict]], None] = lambda _reason, _events: None,
     ) -> None:
+        self._tell_lost = lost
         self.batch_size = batch_size
         self.byte_limit = byte_limit
         self.segment_bytes = staged.segment_bytes
@@ -60,12 +66,12 @@ class StoreBuffer(Books):
         super().__init__(store, staged, complain)
 
     def share(self, lock: threading.RLock) -> None:
-        """Use this lock, the delivery's, from here on."""
+        """Use this lock from now on. It is the delivery's."""
         self.lock = lock
 
     def _start_over(self) -> None:
         super()._start_over()
-        self._sleepers: list[Any] = []
+        self._sleepers: list[Sleeper] = []
         self.signals = 0
         self.notify = NOTIFY_ALWAYS
         self.hold = False
@@ -74,29 +80,30 @@ class StoreBuffer(Books):
         self._pressed = False
         self._cleaned: list[PayloadDict] = []  # since the last batch was taken
         self._uncleaned: list[PayloadDict] = []  # settled events of which `cleanup` was not told, since it raised
-        self._bytes = 0  # of what was put in since the last batch was taken, as the reference counts
+        self._bytes = 0  # of the events that came since the last batch was taken, counted as snowplow_tracker does
         self.server_errors = 0
-        # After so many server errors one event may be the cause. Then a part that fails goes back alone, and what is
-        # left of its batch goes on, in parts of this many events: halved by a failure, doubled by a success.
+        # After several server errors one event may be the cause. From then on a batch is sent in parts of this many
+        # events. A part that fails goes back alone, and halves the number. A success doubles it.
         self._bite: int | None = None
         self._failed = False  # something of the batch that is out failed
-        # Events that it takes at the most, as far as is known: some say it, as the reference's does; or else what it
-        # had when it last refused one.
-        capacity = getattr(self._store, "buffer_capacity", None)
-        self._most = capacity if type(capacity) is int else sys.maxsize
-        # What the store holds already belongs to another process, or to nobody.
+        # The most events that the store takes: its `buffer_capacity`, which that of snowplow_tracker has. `_most` is
+        # the number that it had when it last refused one. It may have refused that for another reason.
+        said = getattr(self._store, "buffer_capacity", None)
+        self._capacity = min(said, sys.maxsize) if type(said) is int and said > 0 else sys.maxsize
+        self._most = self._capacity
+        # What is in the store already belongs to another process, or to nobody.
         self._foreign = self._stored()
 
     # -- in ----------------------------------------------------------------------------------------------------------
 
-    def append(self, payload: Any) -> int | Refused | KeptEvent:
+    def append(self, payload: Payload) -> int | Refused | KeptEvent:
         return self.append_encoded(self.prepare(payload))
 
-    def prepare(self, payload: Any) -> bytes | KeptEvent:
+    def prepare(self, payload: Payload) -> bytes | KeptEvent:
         return self._staged.prepare(payload)
 
-    def append_encoded(self, event: Any, urgent: bool = False) -> int | Refused | KeptEvent:
-        kept: KeptEvent = event.kept if type(event) is Refused else event
+    def append_encoded(self, event: Encoded, urgent: bool = False) -> int | Refused | KeptEvent:
+        kept = kept_of(event)
         if self.closed or self._staged.forked:
             return kept
         inbox = None
@@ -104,9 +111,12 @@ class StoreBuffer(Books):
         with self.lock:
             taken = False
             if not self.starving or urgent:
-                answer = guarded(lambda: self._store.add_event(kept.original) is not False, self._add_event_raised)
+                answer = guarded(
+                    lambda: self._store.add_event(kept.original) is not False,
+                    lambda error: self._add_event_raised(error, kept.original),
+                )
                 if answer is None:
-                    return 1  # so that somebody tells
+                    return 1  # so that the caller logs it
                 taken = answer
                 if not taken:
                     self._most = self._stored() + self._staged.unsettled_events
@@ -120,7 +130,7 @@ class StoreBuffer(Books):
                 try:
                     due = self.wanted
                 except BaseException:
-                    # What a signal handler raises in `size`: the event is in, so a sender looks in its place.
+                    # A signal handler has raised in `size`. The event is in the store, so a sender has to look.
                     self.signal()
                     raise
                 if due and not self.hold and self._sleepers:
@@ -131,25 +141,26 @@ class StoreBuffer(Books):
             return refused
         return 1 if (due and self.notify == NOTIFY_WHEN_DUE) or self.notify == NOTIFY_ALWAYS else 0
 
-    def _add_event_raised(self, error: Exception) -> None:
+    def _add_event_raised(self, error: Exception, event: PayloadDict) -> None:
         self._complain(f"add_event() raised {described(error)}; the event is dropped")
         self._dropped["overflow"] += 1
+        self._tell_lost("overflow", [event])
 
-    def size_of(self, event: Any) -> int:
-        return self._staged.size_of(event.kept if type(event) is Refused else event)
+    def size_of(self, event: Encoded) -> int:
+        return self._staged.size_of(kept_of(event))
 
-    def too_large(self, event: Any) -> bool:
+    def too_large(self, event: Encoded) -> bool:
         return self.size_of(event) > 0xFFFF0000
 
-    def has_room_for(self, event: Any) -> bool:
-        """Whether it is worth another try: something was cleaned up since the store refused it."""
-        return type(event) is not Refused or event.cleanups != self._cleanups
+    def has_room_for(self, event: Encoded) -> bool:
+        """Whether another try makes sense: something was cleaned up since the store refused the event."""
+        return not isinstance(event, Refused) or event.cleanups != self._cleanups
 
     def count_dropped(self, reason: str) -> None:
         with self.lock:
             self._dropped[reason] += 1
 
-    def drop_oldest(self, event: Any) -> int:
+    def drop_oldest(self, event: Encoded) -> int:
         raise AssertionError("a store of the user's cannot drop its oldest; Emitter refuses that policy")
 
     # -- out ---------------------------------------------------------------------------------------------------------
@@ -158,17 +169,17 @@ class StoreBuffer(Books):
         with self.lock:
             if not self._staged.unsettled_events and monotonic() >= self._leave_alone_until:
                 self._stage()
-            # A GET carries one event, whatever happened before.
+            # A GET has only one event, whatever happened before.
             if self._bite is not None and not self.query:
                 max_bytes, min_events = 1, self._bite
             batch = self._staged.take(max_bytes, min_events)
             return None if batch is None else StoreBatch(self, batch, batch.originals())
 
     def _stage(self) -> None:
-        """Have a batch staged: of what the store gave before a signal handler raised, or by asking it for more."""
+        """Stage a batch: first what the store gave before a signal handler raised, or else what it gives now."""
         before = None
         if not self._handed_out:
-            # Until it knows that they are settled it may hand them out again, or have no room for others.
+            # Until the store knows that these are settled, it may hand them out again, or have no room for others.
             if self._uncleaned:
                 if not self._cleanup(self._uncleaned, False):
                     return
@@ -196,7 +207,7 @@ class StoreBuffer(Books):
             return False
 
         def leave_out(error: Exception) -> bool:
-            # What cannot be encoded would be in the way for ever.
+            # An event that cannot be encoded would block the others for ever.
             self._complain(f"get_events_batch() gave what is no event ({described(error)})")
             unfit.append(events[done()])
             return True
@@ -208,17 +219,18 @@ class StoreBuffer(Books):
             del events[: done()]
         if unfit:
             self.settle(unfit, "rejected", 0)
+            self._tell_lost("rejected", unfit)
 
     def _ask(self, before: int | None) -> bool:
-        """Have the store hand out a batch. False if it raised.
+        """Ask the store for a batch. False if it raised.
 
         Args:
-            before: its `size()` before that.
+            before: what its `size()` was before.
         """
 
         def ask() -> bool:
             batch = self._store.get_events_batch()
-            # In one step: what a signal handler raises after it finds them there.
+            # In one step, so that the events are noted before a signal handler can raise.
             self._handed_out.extend(batch)
             return True
 
@@ -230,8 +242,8 @@ class StoreBuffer(Books):
             # Cleared only after a successful read, so that a failed store is asked again.
             self._pressed = False
             self._bytes = 0
-        # Some stores count what they have handed out until it is cleaned up, and some do not.
-        # Where it did not say, as if it did: else what is out would count twice.
+        # Some stores count an event until it is cleaned up, others until it is handed out. Where the size is not
+        # known, assume the first, because otherwise the events of this batch would count twice.
         after = self._size() if before is not None else None
         self._counts_out = before is None or after is None or (bool(events) and after >= before)
         if not events and before:
@@ -242,7 +254,7 @@ class StoreBuffer(Books):
         return True
 
     def settle(self, events: list[PayloadDict], reason: str | None, size: int) -> None:
-        """Some events were sent (`reason` None) or dropped."""
+        """Note that some events were sent (`reason` None) or dropped."""
         with self.lock:
             foreign = min(self._foreign - self._foreign_settled, len(events))
             own = len(events) - foreign
@@ -255,14 +267,15 @@ class StoreBuffer(Books):
             else:
                 self._dropped[reason] += own
             self._cleaned += events
-            # Before it is told, since a signal handler may raise in there: then nobody knows whether it was.
+            # Noted before the store is told, because a signal handler may raise in the call. Then nobody knows whether
+            # the store was told.
             known = len(self._uncleaned)
             self._uncleaned += events
             if self._cleanup(events, False):
                 del self._uncleaned[known:]
 
     def keep(self, events: list[PayloadDict], retried: bool) -> None:
-        """Some events are to be sent again: they, and the rest of their batch, go back to the store."""
+        """Give events that must be sent again back to the store, with the rest of their batch."""
         with self.lock:
             self._retried += len(events) * retried
             self._failed = True
@@ -270,18 +283,18 @@ class StoreBuffer(Books):
                 self._bite = max(len(events) // 2, 1)
                 self._give(events)
                 return
-            # In one call, so that a store which puts them first keeps their order.
+            # All go back in one call. With several calls, a store that puts events first would reverse their order.
             events = list(events)
             while (rest := self._staged.take()) is not None:
                 events += rest.originals()
                 rest.dropped("overflow")
             if self._give(events) and self._size_is_true and (left := self._size()) is not None:
-                # Others of the batch may be on their way yet, or wait here to be taken back.
+                # Other events of the batch may still be in a request, or wait here until the store takes them back.
                 self._write_off(left + self._staged.unsettled_events + len(self._unreturned))
 
     def _give(self, events: list[PayloadDict]) -> bool:
-        """Give events back. Those that it does not take stay here, and are offered again before the next batch."""
-        # Before it is asked, since a signal handler may raise in there: then nobody knows whether it has them.
+        """Give events back to the store. If it does not take them, they are offered again before the next batch."""
+        # Noted before the call, because a signal handler may raise in it. Then nobody knows whether the store has them.
         known = len(self._unreturned)
         self._unreturned += events
         taken = self._cleanup(events, True)
@@ -297,32 +310,30 @@ class StoreBuffer(Books):
 
     def _is_due(self, size: int) -> bool:
         if self._uncleaned:
-            # What it was not told of may be all that keeps it from having room.
+            # The store may have no room only because it does not know yet that these are settled.
             return True
-        return size > 0 and (
-            size >= self.batch_size or self._pressed or (self.byte_limit is not None and self._bytes >= self.byte_limit)
-        )
+        limits = self.batch_size, self.byte_limit, self._capacity
+        return is_due(size, self._staged.unsettled_events, self._bytes, self._pressed, *limits)
 
     @property
     def wanted(self) -> bool:
         size = self._stored()
+        limits = self.segment_bytes, self._most
         return self._is_due(size) and (
             not self.linger
-            or self._pressed
-            or self._bytes >= self.segment_bytes
-            or 2 * (size + self._staged.unsettled_events) >= self._most
+            or is_worth_a_request(size, self._staged.unsettled_events, self._bytes, self._pressed, *limits)
         )
 
-    def arm(self, inbox: Any, seen: int) -> bool:
+    def arm(self, inbox: Sleeper, seen: int) -> bool:
         with self.lock:
-            # While a batch is out, whoever carries it looks what comes after it.
+            # While a batch is out, the thread that sends it looks for more when it is done.
             nothing = self.hold or self.recheck_at != FOREVER or self._staged.in_flight_events or not self.wanted
             if self.signals != seen or not nothing:
                 return False
             self._sleepers.append(inbox)
             return True
 
-    def disarm(self, inbox: Any) -> bool:
+    def disarm(self, inbox: Sleeper) -> bool:
         with self.lock:
             if inbox not in self._sleepers:
                 return False
@@ -343,7 +354,7 @@ class StoreBuffer(Books):
 
     @property
     def queued_events(self) -> int:
-        """What there is to take: of the batch that is out, or else in the store, by what it says or by the books."""
+        """How many events can be taken: from the batch that is out, or else from the store by `size()` or the books."""
         if self._staged.unsettled_events:
             return self._staged.queued_events
         if monotonic() < self._leave_alone_until:
@@ -352,16 +363,8 @@ class StoreBuffer(Books):
 
     @property
     def recheck_at(self) -> float:
-        """When the store is asked again after it was at fault."""
+        """When the store is asked again after it failed."""
         return self._leave_alone_until if monotonic() < self._leave_alone_until else FOREVER
-
-    @property
-    def queued_bytes(self) -> int:
-        return self._bytes
-
-    @property
-    def in_flight_events(self) -> int:
-        return self._staged.in_flight_events
 
     @property
     def unsettled_events(self) -> int:
@@ -381,7 +384,7 @@ class StoreBuffer(Books):
         return self._staged.forked
 
     def after_fork(self) -> None:
-        """In a forked child: the store's events are the parent's, unless it has an `after_fork` that says otherwise."""
+        """In a forked child: start empty, because the events are the parent's. A store's own `after_fork` decides."""
         own = getattr(self._store, "after_fork", None)
         if not callable(own):
             self._store = InMemoryEventStore()

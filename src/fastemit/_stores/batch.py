@@ -1,18 +1,21 @@
-"""What a store of the user's takes and hands out, as the passes and the overflow policies know it; see `adapter.py`."""
+"""The events and batches of a user's event store, in the form that the delivery knows; see `adapter.py`."""
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+import threading
+from typing import Protocol
 
-from fastemit._buffer import Batch, KeptEvent
+from fastemit._batch import Batch
+from fastemit._encode import KeptEvent
+from fastemit._interfaces import Encoded
 from fastemit._stores.wrapped import BatchAround
 from fastemit.typing import PayloadDict
 
 
 class Owner(Protocol):
-    """What a batch tells of its settling, and to whom."""
+    """The one to whom a batch tells what became of its events."""
 
-    lock: Any
+    lock: threading.RLock
     server_errors: int
 
     def settle(self, events: list[PayloadDict], reason: str | None, size: int) -> None: ...
@@ -20,23 +23,34 @@ class Owner(Protocol):
 
 
 class Refused:
-    """An event that the store refused: what `append` gives back then."""
+    """An event that the store refused. `append` returns it."""
 
     def __init__(self, kept: KeptEvent, cleanups: int) -> None:
         self.kept = kept
-        self.cleanups = cleanups  # how many there had been when it was refused
+        self.encoded = kept.encoded
+        self.cleanups = cleanups  # how many calls of `cleanup` there had been when it was refused
+
+
+def kept_of(event: Encoded) -> KeptEvent:
+    """The event itself, whether the store has refused it or was not asked yet."""
+    if isinstance(event, Refused):
+        return event.kept
+    if isinstance(event, KeptEvent):
+        return event
+    raise TypeError(f"event must be one that this buffer has prepared or refused, not {type(event).__name__}")
 
 
 class StoreBatch(BatchAround):
-    """A `Batch` whose settling is told to the store."""
+    """A `Batch` that tells the store what became of its events."""
 
     def __init__(self, owner: Owner, batch: Batch, events: list[PayloadDict]) -> None:
-        super().__init__(owner, batch)
+        super().__init__(batch)
+        self._owner = owner
         self._events = events
 
     @property
     def server_errors(self) -> int:
-        """0: which events they are is not known once they are back in the store, so the owner does the counting."""
+        """0, because the owner counts. Once events are back in the store, nobody can tell which ones they are."""
         return 0
 
     @server_errors.setter
@@ -50,8 +64,8 @@ class StoreBatch(BatchAround):
         events, self._events = self._events[:count], self._events[count:]
         return StoreBatch(self._owner, first, events)
 
-    # Under the owner's lock, since a batch that is settled here and not cleaned up yet could be handed out again. One
-    # from before a fork is the parent's: neither the child's books nor its store know of it.
+    # Settling and cleaning up are done under the owner's lock. Otherwise the store could hand out again what is settled
+    # but not cleaned up yet. A batch from before a fork is the parent's, so the child's books and store ignore it.
 
     def sent(self) -> None:
         with self._owner.lock:
@@ -70,7 +84,7 @@ class StoreBatch(BatchAround):
     def give_back(self, retried: bool = True) -> None:
         with self._owner.lock:
             ours = self.ours
-            self._batch.dropped("overflow")  # out of the staging buffer, whose counters nobody reads
+            self._batch.dropped("overflow")  # removes it from the staging buffer, whose counters nobody reads
             if ours:
                 self._owner.keep(self._events, retried)
 

@@ -1,17 +1,17 @@
-"""Reads the head of an answer of the plain kind, which nearly all are; what is unusual is for http.client."""
+"""Reads the head of a plain answer. Nearly all are plain; http.client reads the others."""
 
 from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-#: What a head of the plain kind is made of, but for its line breaks. Letters of other alphabets are left to
-#: http.client: so are the control characters that it takes for an end of a line, and others do not.
+#: The characters of a plain head, but for its line breaks. Letters of other alphabets are left to http.client, and so
+#: are the control characters that it takes for the end of a line and others do not.
 _PRINTABLE: Final = bytes([9, *range(32, 127)])
 #: What a header's name may be made of (RFC 9110).
 _TOKEN: Final = b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-#: The headers that say where an answer ends and whether the connection does, and what the delivery asks for.
+#: The headers that say where an answer ends, whether the connection ends, and what the delivery needs.
 _ASKED_FOR: Final = frozenset({b"connection", b"content-length", b"location", b"retry-after", b"transfer-encoding"})
-#: Digits of a length; more are no length that anybody means.
+#: The most digits of a length. Nobody means a longer one.
 _DIGITS: Final = 18
 #: Answers that have no body, whatever their headers say.
 _BODYLESS: Final = (204, 304)
@@ -37,18 +37,18 @@ class Plain(NamedTuple):
 
 
 def read_plain(data: bytes) -> Plain | None:
-    """What the head at the beginning of `data` says; None if it is not there whole, or not of the plain kind.
+    """What the head at the beginning of `data` says; None if it is not complete, or not plain.
 
-    Of the plain kind is HTTP/1.1 with a final status, lines that end in CR and LF, each header a name, a colon and a
-    value on one line, a `Content-Length` of digits, no `Transfer-Encoding`, and none of the headers twice that matter.
-    In doubt it is not plain: a client and a proxy that differ on where an answer ends take the rest of one answer for
-    the next.
+    A plain head is HTTP/1.1 with a final status. Its lines end in CR and LF, each header is a name, a colon and a value
+    on one line, `Content-Length` has only digits, there is no `Transfer-Encoding`, and no header that matters comes
+    twice. In doubt a head is not plain: if a client and a proxy do not agree where an answer ends, the client takes the
+    rest of one answer for the next.
     """
     end = data.find(b"\r\n\r\n")
     if end < 0:
         return None
     head = data[:end]
-    # All that cannot be printed is a line break, and each of these whole.
+    # All characters but the line breaks can be printed, and each line break is complete.
     if len(head.translate(None, _PRINTABLE)) != 2 * head.count(b"\r\n"):
         return None
     lines = head.split(b"\r\n")

@@ -1,7 +1,7 @@
-"""Connections that can be cut off from outside while they connect, shake hands, send or wait.
+"""Connections that can be cut off by another thread while they connect, shake hands, send or wait.
 
-A delivery whose `close` has run out of time cuts off the requests that it has under way. To shut a socket down ends
-what another thread waits for on it, in each of these.
+When the time of a `close` is up, the delivery cuts off its requests that are under way: it shuts the socket down, which
+ends the wait of the other thread.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ def _shut_down(sock: Any) -> None:
     inner = getattr(sock, "socket", None)
     if inner is not None and not callable(inner):
         return _shut_down(inner)
-    # Of the plain class: TLS's own would first take its state from the thread that is in the middle of it. One that is
-    # closed meanwhile, or was never connected, says so.
+    # The method of the plain class, because that of TLS would change state that the other thread uses. A socket that
+    # is closed meanwhile, or was never connected, raises OSError.
     with contextlib.suppress(OSError):
         socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
@@ -31,7 +31,7 @@ def _shut_down(sock: Any) -> None:
 class Cuttable:
     """To be inherited before one of urllib3's connections: `Cutoff.current` can end what it does.
 
-    A name that is being looked up cannot be cut off: there is no socket yet. The connection ends after that.
+    The look-up of a name cannot be cut off, because there is no socket yet. The connection ends after it.
     """
 
     sock: Any

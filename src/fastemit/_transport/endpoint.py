@@ -1,4 +1,4 @@
-"""From what the user calls the collector to where requests go."""
+"""The collector's address: from what the user gives to the URL of a request."""
 
 from __future__ import annotations
 
@@ -12,6 +12,15 @@ PATHS: Final = {"post": "/com.snowplowanalytics.snowplow/tp2", "get": "/i"}
 #: An IPv6 address with a zone id, in brackets: what comes before its `%`, the zone, the rest.
 _ZONE: Final = re.compile(r"((?:[^/?#]*@)?\[[^]%/?#]*)%([^]/?#]*)(\].*)", re.DOTALL)
 _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+#: What can only be a host: a name with a dot whose last label is a word, an IP address, or localhost.
+_CLEARLY_A_HOST: Final = re.compile(
+    r"localhost|(?:[0-9]{1,3}\.){3}[0-9]{1,3}|(?:[^.]+\.)+(?:[^\W\d_]{2,}|xn--[a-z0-9-]+)\.?", re.IGNORECASE
+)
+#: What may be a host: it has a dot, a port or brackets, or is localhost.
+_MAYBE_A_HOST: Final = re.compile(r"localhost|.*[.:\[].*", re.IGNORECASE | re.DOTALL)
+_ESCAPE: Final = (
+    "in a user or password, / is written %2F, @ is %40, ? is %3F, # is %23, % is %25, [ is %5B and ] is %5D"
+)
 _ALLOWED: Final = (
     "a collector's address such as 'collector.example.com', 'https://collector.example.com:8443/prefix' or '[::1]:9090'"
 )
@@ -49,22 +58,28 @@ class Endpoint:
 
     @property
     def zoned(self) -> bool:
-        """Whether the host is an IPv6 address with a zone id, which means something to this machine alone."""
+        """Whether the host is an IPv6 address with a zone id, which only this machine understands."""
         return "%" in self.host
 
     @property
     def authority(self) -> str:
-        """Host and port as others are told them: without a zone id."""
+        """Host and port for others to see: without a zone id."""
         return self._with_port(self.host.partition("%")[0])
 
     @property
     def url_for_others(self) -> str:
-        """`url` as a proxy is told it: without a zone id."""
+        """`url` for a proxy: without a zone id."""
         return f"{self.scheme}://{self.authority}{self.path}"
 
     def _with_port(self, host: str) -> str:
         host = f"[{host}]" if ":" in host else host
         return host if self.port is None else f"{host}:{self.port}"
+
+
+def _is_path(host: str, path: str) -> bool:
+    """Whether a path with an `@` can only be a path, and not the rest of a password with a slash and then the host."""
+    behind = path.rpartition("@")[2].partition("/")[0]
+    return (":" in host or _CLEARLY_A_HOST.fullmatch(host) is not None) and _MAYBE_A_HOST.fullmatch(behind) is None
 
 
 def parse_endpoint(endpoint: Any, protocol: Any = "https", port: Any = None, method: Any = "post") -> Endpoint:
@@ -73,7 +88,9 @@ def parse_endpoint(endpoint: Any, protocol: Any = "https", port: Any = None, met
     Args:
         endpoint: the collector, with or without a scheme (any case; it wins over `protocol`), a port, a path
             prefix, a trailing slash, `user:password@`; an IPv6 address in brackets, with `%25eth0` or `%eth0` where it
-            has a zone id.
+            has a zone id. User and password are percent-encoded. The path may have an `@` only where it cannot be the
+            end of a password with a slash in it: behind a host that is a name with a dot, an IP address or
+            localhost, and before something that is none of these. Elsewhere write `%40` in the path.
         protocol: "http" or "https", for an endpoint without a scheme.
         port: 1 to 65535, also as a str of digits, or None for the endpoint's own or else the scheme's.
         method: "post" or "get", which decides the path.
@@ -81,7 +98,7 @@ def parse_endpoint(endpoint: Any, protocol: Any = "https", port: Any = None, met
     Raises:
         TypeError, ValueError: naming the argument, its value and what is allowed; a password is not shown.
     """
-    # Here, so that they take no time from a program that only imports fastemit; urllib3 needs them too.
+    # Imported here, so that a program that only imports fastemit does not wait for them. urllib3 needs them too.
     import ipaddress
     from urllib.parse import quote, unquote, urlsplit
 
@@ -89,12 +106,12 @@ def parse_endpoint(endpoint: Any, protocol: Any = "https", port: Any = None, met
     checks.one_of("method", method, ("get", "post"))
     number = checks.port("port", port)
     if not isinstance(endpoint, str):
-        # There may be a password in it, somewhere.
+        # Any part of it may be a password.
         value = "***" if "@" in repr(endpoint) else repr(endpoint)
         raise TypeError(f"endpoint must be {_ALLOWED}, not {type(endpoint).__name__} {value}")
     if not endpoint.strip():
         raise ValueError(f"endpoint must be {_ALLOWED}, not an empty string")
-    # Everything before the last @, whether it would be parsed as user and password or not.
+    # Hide everything before the last @, even if it would not be read as user and password.
     shown = re.sub(r"^([A-Za-z][A-Za-z0-9+.-]*://)?.*@", r"\1***@", endpoint, flags=re.DOTALL)
 
     def wrong(why: str) -> ValueError:
@@ -109,9 +126,11 @@ def parse_endpoint(endpoint: Any, protocol: Any = "https", port: Any = None, met
         scheme, rest = match[1].lower(), endpoint[match.end() :]
         if scheme not in ("http", "https"):
             raise wrong(f"the scheme {scheme!r} is neither http nor https")
+    # A password that is not escaped ends at a / ? or #, and the rest of it is no path. Brackets are for hosts.
+    hint = f"; {_ESCAPE}" if re.search(r"[/?#\[\]].*@", rest, re.DOTALL) else ""
     zone = ""
     if (zoned := _ZONE.match(rest)) is not None:
-        # By RFC 6874 its % is escaped; most programs, and people, write it as it is.
+        # RFC 6874 escapes the % before a zone. Most programs and people do not.
         zone = unquote(zoned[2].removeprefix("25")) if zoned[2].startswith("25") else zoned[2]
         if not re.fullmatch(r"[^\s/%\[\]?#]+", zone) or not zone.isprintable():
             raise wrong("behind the % of its host there is no zone id such as eth0; a number 25 is written %2525")
@@ -124,12 +143,14 @@ def parse_endpoint(endpoint: Any, protocol: Any = "https", port: Any = None, met
             # From Python 3.11.4 on urlsplit has looked at what is in brackets; before, it takes anything.
             ipaddress.IPv6Address(host or "")
     except ValueError:
-        # Its message may hold all of the address.
-        raise wrong("its host or port cannot be read") from None
+        # The message of the error may hold all of the address.
+        raise wrong(f"its host or port cannot be read{hint}") from None
     if parts.query or parts.fragment or "?" in rest or "#" in rest:
-        raise wrong("a query or fragment has no place in it")
+        raise wrong(f"a query or fragment has no place in it{hint}")
     if not host:
         raise wrong("it has no host")
+    if "@" in parts.path and not _is_path(host, parts.path):
+        raise wrong(f"the slash before its last @ may belong to a password{hint}, also in a path that has an @")
     if parts.netloc.endswith(":"):
         raise wrong("a colon stands before no port")
     if own_port == 0:

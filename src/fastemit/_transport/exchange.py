@@ -1,8 +1,8 @@
 """A request and its answer with little work, over a connection that urllib3 has made.
 
-Nearly every request of an emitter is like the one before, and so is its answer. So the head is made once, by urllib3,
-and only its length or query is set anew; head and body leave in one call; and the answer, when it is of the plain kind,
-is read in one call and by `answers`. What is not of that kind goes to http.client, with the bytes that were read.
+Nearly every request of an emitter is like the one before, and so is its answer. So urllib3 makes the head once, and
+then only its length or query changes. Head and body are sent in one call. A plain answer is received in one call, and
+`answers` reads it. Any other answer goes to http.client, with the bytes that were received.
 """
 
 from __future__ import annotations
@@ -20,15 +20,16 @@ from fastemit._process import sockets
 from fastemit._signals import raise_of_signal_handler
 from fastemit._time import monotonic
 from fastemit._transport.answers import Plain, read_plain
-from fastemit._transport.connections import Exchange, answer_of
+from fastemit._transport.connections import Exchange
+from fastemit._transport.responses import answer_of
 
-#: Bytes that are kept for answers by each connection. A longer head is http.client's.
+#: Bytes of the buffer for answers that each connection has. http.client reads longer heads.
 _ROOM: Final = 16 * 1024
-#: Bytes of a request that is copied into one piece for TLS: a record of it holds as many, and each takes a call.
+#: A request of at most this size is copied into one piece for TLS. A TLS record holds as much, and takes one call.
 _RECORD: Final = 16 * 1024
-#: A server may close after it has answered a request that it has not read: the answer is there all the same.
+#: A server may answer a request without reading it, and close. Its answer can still be read then.
 _CLOSED_EARLY: Final = frozenset({errno.EPIPE, errno.ECONNRESET, getattr(errno, "EPROTOTYPE", errno.EPIPE)})
-#: What would end the request line, or its target.
+#: Characters that would end the request line, or its target.
 _NO_QUERY: Final = re.compile(r"[^!-~]")
 
 Body = bytes | memoryview
@@ -50,7 +51,7 @@ class Answer(NamedTuple):
 
 
 class Head(NamedTuple):
-    """The head of all requests of one kind, as urllib3 made the first one; what differs goes in between."""
+    """The head of all requests of one kind, from the first, which urllib3 made. What differs is put in between."""
 
     before: bytes
     after: bytes
@@ -59,14 +60,14 @@ class Head(NamedTuple):
         return b"%b%d%b" % (self.before, size, self.after)
 
     def for_query(self, query: str) -> bytes:
-        """Raises `ValueError` if the query is none: it has a space, a line break, or a letter beyond ASCII."""
+        """Raises `ValueError` if this cannot be a query: it has a space, a line break, or a letter beyond ASCII."""
         if _NO_QUERY.search(query):
             raise ValueError("a query must be of printable ASCII characters without spaces")
         return b"%b%b%b" % (self.before, query.encode("ascii"), self.after)
 
 
 def head_with_length(head: bytes, size: int) -> Head | None:
-    """What to make the heads of further POSTs from; None where that is not plain to see."""
+    """What to make the heads of further POSTs from; None if that is not clear."""
     mark = b"\r\nContent-Length: "
     before, found, after = head.partition(b"%b%d\r\n" % (mark, size))
     if not found or head.lower().count(mark.lower()) != 1:
@@ -75,7 +76,7 @@ def head_with_length(head: bytes, size: int) -> Head | None:
 
 
 def head_with_query(head: bytes, query: str) -> Head | None:
-    """What to make the heads of further GETs from; None where that is not plain to see."""
+    """What to make the heads of further GETs from; None if that is not clear."""
     line, found, after = head.partition(b" HTTP/1.1\r\n")
     given = query.encode("ascii", "replace")
     if not found or not line.endswith(given):
@@ -84,17 +85,17 @@ def head_with_query(head: bytes, query: str) -> Head | None:
 
 
 class Lean:
-    """To be inherited before one of urllib3's connections that is watchful.
+    """A base class that comes before one of urllib3's connections.
 
-    A request that urllib3 makes goes this way as well: what it would send in pieces is held and sent in one, and it is
-    told of the answer when that has been read.
+    Requests that urllib3 makes go this way, too: their pieces are held and sent in one, and urllib3 gets the answer
+    when it has been read.
     """
 
     exchange: Exchange
     sock: Any
     _answers: int
     _answered_at: float
-    #: Whether the socket may be handed several pieces at once; that of TLS may not.
+    #: Whether the socket takes several pieces at once. That of TLS does not.
     gathers = False
     _room: memoryview | None = None
     _held: list[Any] | None = None
@@ -132,7 +133,7 @@ class Lean:
         return HTTPResponse(body=b"", status=answer.status, version=11, preload_content=False)
 
     def _say_idle(self) -> None:
-        """Tell http.client that the answer has been read; it does not know, and would refuse the next request."""
+        """Tell http.client that the answer has been read, because otherwise it would refuse the next request."""
         sock, self.sock = self.sock, None
         try:
             http.client.HTTPConnection.close(self)  # type: ignore[arg-type]
@@ -144,10 +145,10 @@ class Lean:
     # -- over a connection that is there -------------------------------------------------------------------------------
 
     def converse(self, method: str, head: bytes, body: Body | None) -> Answer:
-        """Send a request and read its answer, all but the connecting that urllib3 does.
+        """Send a request over a connection that is there, and read its answer.
 
         Raises:
-            OSError, http.client.HTTPException: as http.client does. The connection is to be closed.
+            OSError, http.client.HTTPException: as http.client does. The connection has to be closed.
         """
         connection: Any = self
         connection.begin_request()
@@ -216,7 +217,7 @@ class Lean:
         return count
 
     def _read_body(self, plain: Plain, count: int, deadline: float, room: memoryview) -> bool:
-        """Read what of an answer has not come yet. Whether that was all: nothing is missing, and nothing came after it.
+        """Read the rest of an answer. Returns whether that was all: nothing is missing, and nothing came after it.
 
         The status has been answered, so nothing that happens here changes the outcome.
         """
@@ -239,7 +240,7 @@ class Lean:
         return left == 0
 
     def _other_answer(self, method: str, deadline: float, begun: bytes) -> Answer:
-        """The answer as http.client reads it."""
+        """Let http.client read the answer."""
         response = answer_of(self.sock, deadline, method, begun)
         try:
             response.begin()

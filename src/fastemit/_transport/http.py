@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import base64
 
-# Every connection looks its host's name up in this encoding. It is imported before there are threads, since a fork in
-# the middle of an import leaves a module lock in the child that nobody will ever release. So is what reads the date of
-# a `Retry-After`.
+# Every connection looks up its host's name in this encoding. It is imported before there are threads, because a fork in
+# the middle of an import leaves a module lock in the child that nobody will ever release. So is the module that reads
+# the date of a `Retry-After`.
 import email.utils  # noqa: F401
 import encodings.idna  # noqa: F401
 import http.client
@@ -18,12 +18,13 @@ from urllib3.connection import BaseSSLError
 from urllib3.exceptions import HTTPError, ProtocolError, ReadTimeoutError, SSLError
 from urllib3.util import Timeout, make_headers, parse_url
 
-from fastemit._interfaces import ANSWER_LIMIT, CONTENT_TYPE, DEFAULT_TIMEOUT, Outcome
+from fastemit._interfaces import CONTENT_TYPE, DEFAULT_TIMEOUT, Outcome, RequestTransport
 from fastemit._process import sockets
 from fastemit._signals import raise_of_signal_handler
 from fastemit._transport.connections import Exchange, pool_classes
 from fastemit._transport.exchange import Answer, Head, Lean, head_with_length, head_with_query
 from fastemit._transport.proxies import proxy_for
+from fastemit._transport.responses import read_out
 from fastemit._transport.tls import Trust, trust_in
 from fastemit._version import __version__
 from fastemit.stats import described_without_secrets
@@ -32,24 +33,24 @@ if TYPE_CHECKING:
     from fastemit._transport.endpoint import Endpoint
 
 
-class HttpTransport:
+class HttpTransport(RequestTransport):
     """POST and GET over urllib3's pooled connections.
 
-    The first request of a connection is urllib3's, which connects; further ones go past all of it but the pool. A pool
-    manager of the user's has all of them.
+    urllib3 makes the first request of a connection. Further requests use only its pool. A user's pool manager makes all
+    of them.
 
     Thread safety: any number of threads may send at once; each uses a connection of its own.
 
     Args:
-        endpoint: where to.
+        endpoint: the collector.
         timeout: (connect, read) in seconds; None for `DEFAULT_TIMEOUT`.
-        connections: how many are kept open at the most.
-        headers: added to each request, and stronger than the transport's own User-Agent and Authorization.
+        connections: the most connections that are kept open.
+        headers: added to each request, in place of the transport's own User-Agent and Authorization.
         ca_certs: file or directory of certificate authorities; None for the environment's or the system's.
         pool_manager: a `urllib3.PoolManager` to send through, with its own settings and its own bounds on an answer.
     """
 
-    #: Whether requests are sent and answers read by `exchange`; else by http.client, as what is unusual is anyway.
+    #: Whether `exchange` sends requests and reads plain answers; otherwise http.client does, as with unusual answers.
     lean = True
 
     def __init__(
@@ -66,7 +67,7 @@ class HttpTransport:
         self._connections = connections
         self._headers = {"User-Agent": f"fastemit/{__version__}"}
         if endpoint.username is not None:
-            # In UTF-8 (RFC 7617); urllib3's make_headers knows latin-1 only.
+            # They are sent in UTF-8 (RFC 7617). urllib3's make_headers knows only latin-1.
             userpass = f"{endpoint.username}:{endpoint.password or ''}".encode()
             self._headers["Authorization"] = "Basic " + base64.b64encode(userpass).decode("ascii")
         for name, value in (headers or {}).items():
@@ -87,7 +88,7 @@ class HttpTransport:
         self._manager = self._new_manager()
         self._open: Any = None
         self._pool: Any = None
-        #: What the heads of further requests are made from, by method; nothing in them changes from then on.
+        #: What the heads of further requests are made from, by method.
         self._heads: dict[str, Head] = {}
         self._aim()
 
@@ -96,8 +97,8 @@ class HttpTransport:
             return self._users_manager
         settings: dict[str, Any] = {
             "num_pools": 2,
-            # A few more than there are senders, for `http_post` and the like beside them: urllib3 warns of each
-            # connection that finds its pool full.
+            # A few more than there are senders, for calls such as `http_post` beside them, because urllib3 warns when
+            # a connection finds its pool full.
             "maxsize": self._connections + 8,
             "ssl_context": self._trust,
         }
@@ -113,10 +114,10 @@ class HttpTransport:
         return manager
 
     def _aim(self) -> None:
-        """Decide what requests are asked of: straight of the pool where there is one, which spares parsing the URL."""
+        """Choose who makes the requests: the pool itself, if there is one, because then no URL has to be parsed."""
         if self._users_manager is None and self._proxy is None:
             endpoint = self._endpoint
-            # A manager writes the host in small letters and escapes some: not good for the name of a zone.
+            # A manager lowers and escapes the letters of a host, which would spoil the name of a zone.
             host = endpoint.host.partition("%")[0]
             self._open = self._pool = self._manager.connection_from_host(host, endpoint.port, endpoint.scheme)
             if endpoint.zoned:
@@ -126,7 +127,7 @@ class HttpTransport:
             self._open = self._manager
             self._address = self._endpoint.url if self._proxy is None else self._endpoint.url_for_others
             if self._users_manager is None:
-                # The one that the manager sends through.
+                # The proxy that the manager sends through.
                 self._pool = self._manager.connection_from_url(self._address)
 
     def post(self, body: bytes | memoryview, cap: float | None = None) -> Outcome:
@@ -141,9 +142,9 @@ class HttpTransport:
             connect, read = min(connect, cap), min(read, cap)
         exchange = self._exchange
         exchange.read_timeout = read
-        # Each stale connection costs one resend and leaves the pool, so this ends with a new one at the latest.
+        # Each stale connection costs one resend and leaves the pool. So this ends with a new connection, if not before.
         for _ in range(self._connections + 9):
-            # Nobody tells with a manager of the user's; a read timeout comes when the request is under way.
+            # With a user's manager nobody knows. A read timeout means that the request was under way.
             exchange.under_way = self._users_manager is not None
             exchange.stale = False
             try:
@@ -152,7 +153,7 @@ class HttpTransport:
                     answer = self._begin(method, query, body, Timeout(connect=connect, read=read))
             except (HTTPError, http.client.HTTPException, OSError, ValueError) as error:
                 raise_of_signal_handler(error)
-                # In a child that was forked meanwhile the request is the parent's.
+                # This is a child that was forked meanwhile, and the request is the parent's.
                 if exchange.stale and exchange is self._exchange:
                     continue
                 return Outcome(
@@ -162,7 +163,7 @@ class HttpTransport:
         return Outcome(error="the server closed every connection that it was sent a request on")
 
     def _go_on(self, method: str, query: str, body: bytes | memoryview | None) -> Answer | None:
-        """A request over a connection that has been used before; None where there is none."""
+        """A request over a connection that has been used before; None if there is no such connection."""
         head = self._heads.get(method)
         if head is None:
             return None
@@ -176,7 +177,7 @@ class HttpTransport:
             text = head.for_query(query[1:]) if body is None else head.for_body(len(body))
             answer: Answer = connection.converse(method, text, body)
             if answer.keeps:
-                # It is nobody's for a moment: what a signal handler raises must not close what another thread uses.
+                # It has no owner for a moment. What a signal handler raises now must not close what others use.
                 kept, connection = connection, None
                 pool._put_conn(kept)
             return answer
@@ -187,7 +188,7 @@ class HttpTransport:
                 connection.close()
 
     def _as_of_urllib3(self, error: OSError | http.client.HTTPException) -> Exception:
-        """What urllib3 makes of this, so that a log has one line for one fault."""
+        """The error that urllib3 would raise, so that the log has the same line for the same fault."""
         if isinstance(error, TimeoutError):
             read = self._exchange.read_timeout
             return ReadTimeoutError(self._pool, self._address, f"Read timed out. (read timeout={read})")
@@ -196,7 +197,7 @@ class HttpTransport:
         return ProtocolError("Connection aborted.", error)
 
     def _begin(self, method: str, query: str, body: bytes | memoryview | None, timeout: Timeout) -> Answer:
-        """A request that urllib3 makes, on a new connection as a rule."""
+        """A request that urllib3 makes, mostly on a new connection."""
         exchange, address = self._exchange, self._address
         exchange.answer = None
         if self._users_manager is None:
@@ -252,24 +253,19 @@ class HttpTransport:
 
 def _is_timeout(error: BaseException) -> bool:
     if isinstance(error, ProtocolError) and len(error.args) > 1:
-        # A timeout while the body was sent.
+        # It timed out while the body was sent.
         return isinstance(error.args[1], TimeoutError)
     return isinstance(error, ReadTimeoutError)
 
 
 def _finish(response: Any) -> None:
-    """Read the rest of an answer, so that its connection can be used again; close it when that goes on too long.
+    """Read the rest of an answer, so that its connection can be used again. Close it if there is too much.
 
     The status has been answered, so nothing that happens here changes the outcome.
     """
-    left = ANSWER_LIMIT
     try:
-        while left > 0:
-            data = response.read(min(left, 16384))
-            if not data:
-                return
-            left -= len(data)
-        response.close()
+        if not read_out(response.read):
+            response.close()
     except (HTTPError, http.client.HTTPException, OSError) as error:
         response.close()
         raise_of_signal_handler(error)

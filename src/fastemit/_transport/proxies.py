@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def _address(text: str) -> int | None:
-    """An IPv4 address as a number. As in requests, each form that the C library takes is one: "127.1" is 127.0.0.1."""
+    """An IPv4 address as a number. As in requests, each form that the C library takes counts: "127.1" is 127.0.0.1."""
     try:
         return int.from_bytes(socket.inet_aton(text), "big")
     except OSError:
@@ -35,8 +35,8 @@ def _goes_straight(host: str, port: int | None) -> bool:
     """Whether NO_PROXY, or what the system has in its place, excepts this host.
 
     An IPv4 address is compared with addresses and networks, a name or an IPv6 address with suffixes that begin at a
-    dot, with the port and without. What this does not find urllib may, which knows `*` and the settings of macOS and
-    Windows.
+    dot, with the port and without. Then urllib is asked, because it knows `*` and the
+    settings of macOS and Windows.
     """
     excepted = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
     address = _address(host)
@@ -57,7 +57,7 @@ def _goes_straight(host: str, port: int | None) -> bool:
 
 
 def _may_ask_for_one() -> bool:
-    """Whether there is a reason to look: to import what does takes longer than all the rest of this."""
+    """Whether there may be a proxy. The import that looks for one takes longer than all the rest."""
     return sys.platform in ("darwin", "win32") or any(name.lower().endswith("_proxy") for name in os.environ)
 
 
@@ -72,7 +72,7 @@ def proxy_for(endpoint: Endpoint) -> str | None:
     from urllib.request import getproxies
 
     proxies = getproxies()
-    # A zone means nothing to anybody else.
+    # No other machine understands a zone.
     host = endpoint.host.lower().partition("%")[0]
     keys = (f"{endpoint.scheme}://{host}", endpoint.scheme, f"all://{host}", "all")
     key = next((key for key in keys if key in proxies), None)
@@ -87,6 +87,9 @@ def proxy_for(endpoint: Endpoint) -> str | None:
         parsed = parse_url(proxy)
     except LocationParseError:
         raise ValueError(f"{wrong}, and its value cannot be read as one") from None
+    if "@" in (parsed.path or "") + (parsed.query or "") + (parsed.fragment or ""):
+        # What stands before the slash would be taken for the proxy, although it belongs to a password.
+        raise ValueError(f"{wrong}; in its user and password, / is written %2F, @ is %40, ? is %3F and # is %23")
     if parsed.scheme not in ("http", "https") or not parsed.host:
         raise ValueError(
             f"{wrong}, not {parsed.scheme}://...: fastemit speaks no other proxy protocol; NO_PROXY excepts a host, "

@@ -1,6 +1,6 @@
 """Sending through a `requests.Session` of the user's, with its cookies, headers, auth, adapters and proxies.
 
-requests is not imported here: who gives a session has done so.
+requests is not imported here, because whoever gives a session has done so.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from fastemit._interfaces import ANSWER_LIMIT, CONTENT_TYPE, DEFAULT_TIMEOUT, Outcome
+from fastemit._interfaces import ANSWER_LIMIT, CONTENT_TYPE, DEFAULT_TIMEOUT, Outcome, RequestTransport
 from fastemit._process import sockets
 from fastemit._signals import raise_of_signal_handler
 from fastemit.stats import described_without_secrets, say
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from fastemit._transport.endpoint import Endpoint
 
 
-class SessionTransport:
-    """One `session.post` or `session.get` a request.
+class SessionTransport(RequestTransport):
+    """Makes each request with `session.post` or `session.get`.
 
-    Thread safety: as the session's; requests says nothing of it, and in practice several threads may send through one
+    Thread safety: that of the session. requests says nothing about it. In practice several threads may send through one
     session as long as nobody changes it.
 
     Args:
@@ -48,8 +48,8 @@ class SessionTransport:
                 f"endpoint must be without a zone id where there is a session, not {endpoint.url!r}: requests looks up "
                 "its %25 as it is, and never finds it; leave the session out, or use a pool_manager"
             )
-        # requests does so at its first request, where a fork in the middle of it would leave the child a locked import;
-        # the delivery reads the date of a `Retry-After` by the other.
+        # requests imports this one at its first request. A fork in the middle would leave the child a locked import.
+        # The delivery needs the other for the date of a `Retry-After`.
         import email.utils  # noqa: F401
         import netrc  # noqa: F401
 
@@ -71,7 +71,7 @@ class SessionTransport:
         # As a mapping, since requests merges nothing else with the session's own `params`.
         params: Any = parse_qs(query, keep_blank_values=True)
         if urlencode(params, doseq=True) != query:
-            # Bytes that are no UTF-8.
+            # The bytes are no UTF-8.
             params = query
         return self._request(self._session.get, cap, params=params, headers=dict(self._headers))
 
@@ -82,7 +82,7 @@ class SessionTransport:
         if self._endpoint.username is not None:
             how["auth"] = (self._endpoint.username, self._endpoint.password or "")
         try:
-            # Streamed, so that an answer without end is not read into memory.
+            # Streamed, because an answer without an end would otherwise be read into memory.
             response = call(self._endpoint.url, timeout=(connect, read), allow_redirects=False, stream=True, **how)
         except Exception as error:  # noqa: BLE001 - an adapter of the user's may raise anything; the events are kept
             raise_of_signal_handler(error)
@@ -98,7 +98,7 @@ class SessionTransport:
             _finish(response)
 
     def close(self) -> None:
-        """Nothing: the session is the user's to close."""
+        """Does nothing, because the user closes the session."""
 
     def after_fork(self) -> None:
         """Give the session's adapters new pools, and its cookies a lock that no thread of the parent holds."""

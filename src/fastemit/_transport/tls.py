@@ -1,4 +1,7 @@
-"""Whom TLS connections trust: contexts that the emitters of a process share, and that follow the files on disk."""
+"""The certificates that TLS connections trust.
+
+The emitters of a process share contexts, which are renewed when the files change.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +15,13 @@ from typing import Any, Final, NamedTuple
 
 from urllib3.util.ssl_ import create_urllib3_context
 
-from fastemit._buffer import keep_for_ever
 from fastemit._process import sockets
+from fastemit._system import keep_for_ever
 from fastemit.stats import say
 
 _HASHED: Final = re.compile(r"[0-9a-f]{8}\.[0-9]+")
 _VARIABLES: Final = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
-#: Contexts that are kept for the next emitter; one takes some 800 kB. Those in use live as long as their emitters.
+#: How many contexts are kept for the next emitter. One takes some 800 kB. Those in use live as long as their emitters.
 _KEPT: Final = 16
 
 
@@ -26,7 +29,7 @@ class _Source(NamedTuple):
     """Where authorities come from.
 
     Attributes:
-        name: who says so, for a person: "ca_certs" or a variable; None for the system.
+        name: what names them, for the log: "ca_certs" or a variable; None for the system.
         path: a file or directory; "" for the system.
     """
 
@@ -38,9 +41,9 @@ _SYSTEM: Final = _Source(None, "")
 
 
 def _source(ca_certs: str | None) -> _Source:
-    """The strongest that is named."""
+    """The first of these that is set."""
     if ca_certs is not None:
-        # A later change of the working directory changes nothing.
+        # The path is made absolute, so that a later change of the working directory does not matter.
         return _Source("ca_certs", os.path.abspath(ca_certs) if ca_certs else ca_certs)
     for variable in _VARIABLES:
         if path := os.environ.get(variable):
@@ -52,7 +55,7 @@ def _source(ca_certs: str | None) -> _Source:
 
 
 def _stamp(path: str) -> tuple[int, ...] | None:
-    """What changes when a file or directory does: replaced, written to, or reached by a symbolic link that was."""
+    """A value that changes when a file or directory is replaced, or written to, or its symbolic link is."""
     try:
         found = os.stat(path)
     except (OSError, ValueError):
@@ -61,7 +64,7 @@ def _stamp(path: str) -> tuple[int, ...] | None:
 
 
 def _directory_stamp(path: str) -> object:
-    """As `_stamp`; what a directory's links lead to may change while it does not."""
+    """As `_stamp`, with what the links in a directory lead to, because that may change while the directory does not."""
     entries = []
     with contextlib.suppress(OSError, ValueError):
         entries = [name for name in os.listdir(path) if _HASHED.fullmatch(name)]
@@ -75,12 +78,12 @@ class _Certifi:
 
 
 def _state(source: _Source) -> object:
-    """What a context of this source was made from; another value says that it is out of date."""
+    """A value for the files that a context of this source was made from. If it differs, the context is out of date."""
     if source.path:
         return _directory_stamp(source.path) if os.path.isdir(source.path) else _stamp(source.path)
     paths = ssl.get_default_verify_paths()
     bundles = [paths.cafile, _Certifi.path]
-    # A system's directory holds hundreds of links, all made anew by the tool that changes them.
+    # A system's directory holds hundreds of links. The tool that changes them makes them all new.
     return [(path, _stamp(path)) for path in (*bundles, paths.capath) if path]
 
 
@@ -102,7 +105,7 @@ def _load(context: ssl.SSLContext, source: _Source) -> None:
     name, path = source
     try:
         if os.path.isdir(path):
-            # OpenSSL takes any directory, and finds in it only what is named by its hash.
+            # OpenSSL takes any directory, but finds in it only files whose name is their hash.
             if not any(_HASHED.fullmatch(entry) for entry in os.listdir(path)):
                 raise ValueError(
                     f"{name} must be a file or directory of PEM certificates, not {path!r}: "
@@ -143,11 +146,11 @@ def _new_context(source: _Source) -> ssl.SSLContext:
 class _Contexts:
     """The contexts of one process, the latest used last.
 
-    A forked child makes its own: a thread of the parent may have held a lock inside of one, which nobody would ever
-    release in the child.
+    A forked child makes its own, because a thread of the parent may have held a lock inside of one, and nobody would
+    ever release it in the child.
 
     Thread safety: any method may be called from any thread. The lock is reentrant, so that a signal handler may make an
-    emitter while its own thread does; what is done under it waits for the disk alone.
+    emitter while its own thread makes one. Whoever holds it waits for nothing but the disk.
     """
 
     def __init__(self) -> None:
@@ -157,15 +160,15 @@ class _Contexts:
         self._complaints: dict[_Source, object] = {}
 
     def of(self, source: _Source) -> ssl.SSLContext:
-        """The context for what is on disk now. Raises `ValueError` when that is no good."""
+        """The context for what is on disk now. Raises `ValueError` if that cannot be used."""
         with self._lock:
-            # Looked at before it is read: what changes meanwhile is read again.
+            # Their state is noted before they are read, so that a change in between makes them be read again.
             state = _state(source)
             known = self._known.pop(source, None)
             if known is None or known[0] != state:
                 known = state, _new_context(source)
                 if not source.path:
-                    # It may be certifi's now.
+                    # It may be that of certifi now.
                     known = _state(source), known[1]
             self._known[source] = known
             while len(self._known) > _KEPT:
@@ -188,27 +191,27 @@ _shared = _Contexts()
 def _contexts() -> _Contexts:
     global _shared
     if _shared.process != os.getpid():
-        # Not freed: that, too, takes locks inside of OpenSSL.
+        # They are never freed, because that takes locks inside of OpenSSL.
         keep_for_ever(_shared)
         _shared = _Contexts()
     return _shared
 
 
 class Trust:
-    """What urllib3 is given for an `ssl.SSLContext`: each handshake takes the shared one of that moment.
+    """What urllib3 gets in place of an `ssl.SSLContext`. Each handshake uses the context that is shared at that moment.
 
-    Many emitters and threads use the shared one at once, so nothing is ever set on it: what urllib3 sets before each
-    handshake ends here. (To set something on a context while another thread makes a connection from it is a race inside
-    of OpenSSL.)
+    Many emitters and threads use the shared context at once, so nothing is ever set on it: what urllib3 sets before
+    each handshake ends here. (It is a race inside of OpenSSL to set something on a context while another thread makes a
+    connection from it.)
 
-    When the files have changed and cannot be used, the last good context stays in use, and a warning says so: they may
-    be in the middle of being written, or out of reach of a process that has given up its rights.
+    When the files have changed and cannot be used, the last good context stays in use, and a warning says so. Perhaps
+    somebody is writing them, or the process has given up the right to read them.
     """
 
     def __init__(self, source: _Source) -> None:
         self._source = source
         self._context = _contexts().of(source)
-        #: Whether the context sees to the name of the host; else urllib3 does so in addition.
+        #: Whether the context checks the name of the host. If not, urllib3 does.
         self.check_hostname = True
 
     def current(self) -> ssl.SSLContext:
@@ -230,16 +233,16 @@ class Trust:
             raise ValueError(f"verify_mode must be CERT_REQUIRED, not {value!r}: other emitters share the context")
 
     def set_alpn_protocols(self, protocols: Any) -> None:
-        """Nothing: the shared context has been told of HTTP/1.1, which is all that is spoken here."""
+        """Does nothing, because the shared context already has HTTP/1.1, and nothing else is spoken here."""
 
     def wrap_socket(self, sock: Any, **kwargs: Any) -> Any:
         context = self.current()
         if type(context).__module__.partition(".")[0] not in ("ssl", "gevent"):
-            # Another library's, which may verify the certificate itself right after the handshake.
+            # A context of another library, which may verify the certificate itself right after the handshake.
             tls = context.wrap_socket(sock, **kwargs)
             sockets.own(tls)
             return tls
-        # Known before the handshake, which a fork may interrupt.
+        # It is noted before the handshake, because a fork may interrupt that.
         tls = context.wrap_socket(sock, do_handshake_on_connect=False, **kwargs)
         sockets.own(tls)
         try:
@@ -261,8 +264,8 @@ def trust_in(ca_certs: str | None) -> Trust:
     """What verifies certificates and host names.
 
     The authorities are those of `ca_certs` (a file or a directory), or else of REQUESTS_CA_BUNDLE, CURL_CA_BUNDLE or
-    SSL_CERT_FILE in the environment, or else the system's, or else certifi's if that is installed. Which of these it is
-    is decided here, once; what it holds is read again for each new connection when it has changed.
+    SSL_CERT_FILE in the environment, or else the system's, or else certifi's if that is installed. That is decided
+    here, once. When the file or directory has changed, it is read again for the next connection.
 
     Raises:
         ValueError: a path that is named holds no authorities, or there are none anywhere.

@@ -1,4 +1,4 @@
-"""`CeleryEmitter`, whose events are sent by Celery workers, and the app of such a worker:
+"""`CeleryEmitter`, whose events are sent by Celery workers, and the app of such a worker. Start a worker with
 
 celery -A fastemit.celery worker
 
@@ -15,6 +15,7 @@ except ModuleNotFoundError as error:
         'fastemit.CeleryEmitter needs the package celery: pip install "fastemit[celery]"', name=error.name
     ) from error
 
+from fastemit import _native as _native
 from fastemit.celery.celery_emitter import CeleryEmitter
 from fastemit.celery.tasks import app, send
 

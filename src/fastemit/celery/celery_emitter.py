@@ -8,39 +8,42 @@ from dataclasses import replace
 from typing import Any
 
 from fastemit._delivery import unmade
-from fastemit._interfaces import Transport
-from fastemit._settings import checks
+from fastemit._interfaces import RequestTransport
+from fastemit._settings import DEFAULT_REQUEST_BYTES, Settings, checked, checks
 from fastemit._transport import Endpoint
 from fastemit.celery.tasks import TASK, app
 from fastemit.celery.transport import Publisher
 from fastemit.celery.worker import Destination
-from fastemit.emitters import DEFAULT_BUFFER_BYTES, DEFAULT_REQUEST_BYTES, Emitter
+from fastemit.emitters import Emitter
 from fastemit.event_store import EventStore
 from fastemit.stats import logger
 from fastemit.typing import HttpProtocol, Method, Overflow, RequestTimeout
 
-#: The rest is what `snowplow_tracker.celery.celery_emitter` has, too.
+#: The other names are here because `snowplow_tracker.celery.celery_emitter` has them, too.
 __all__ = ["CeleryEmitter", "Emitter", "HttpProtocol", "Method", "logger"]
 
 
 class CeleryEmitter(Emitter):
     """An `Emitter` that hands its batches to Celery workers, which send them by the same rules.
 
-    The positional parameters are those of `snowplow_tracker.CeleryEmitter`, in its order. `input`, the buffer, `flush`
-    and `close` are those of `Emitter`, with the broker in the collector's place: an event counts as sent once its
-    batch is a task in the broker (`stats().last_status` is 202 then), and a broker that is down is waited for.
+    The positional parameters are those of `snowplow_tracker.CeleryEmitter`, in the same order. `input`, the buffer,
+    `flush` and `close` are those of `Emitter`, with the broker in place of the collector. An event counts as sent once
+    its batch is a task in the broker; `stats().last_status` is 202 then. While the broker is down, events wait.
 
     Args:
         endpoint, protocol, port, method, batch_size, byte_limit: as for `Emitter`.
-        request_timeout, max_retry_delay_seconds, custom_retry_codes, headers: as for `Emitter`. They, and a user and
-            password in `endpoint`, travel with each batch: the worker sends by them.
+        request_timeout, max_retry_delay_seconds, custom_retry_codes, headers: as for `Emitter`. They travel with each
+            batch, as do a user and password in `endpoint`, because the worker needs them to send. A worker may have a
+            list of collectors that it sends to, and its own passwords and headers.
         ca_certs: as for `Emitter`, a path on the worker's machine.
-        celery_app: a Celery app of yours, whose workers then need `include=["fastemit.celery"]`. Default: `app` of
+        celery_app: your own Celery app; its workers need `include=["fastemit.celery"]`. Default: `app` of
             `fastemit.celery`.
-        on_success, on_failure: not to be had: the worker, which knows the outcome, is another process.
+        on_success, on_failure, on_lost: must be None, because only the worker knows the outcome, and it is another
+            process.
         buffer_capacity, event_store, overflow, max_buffer_bytes, shutdown_timeout: as for `Emitter`.
-        background, flush_interval: as for `Emitter`.
-        max_request_bytes: as for `Emitter`. Amazon SQS takes messages of 256 KiB: 120,000 or less there.
+        background, flush_interval, spool, spool_sync: as for `Emitter`.
+        max_request_bytes: as for `Emitter`. With Amazon SQS use 120,000 or less, because its messages have 256 KiB at
+            the most.
 
     Raises:
         TypeError, ValueError: naming the argument, the value and what is allowed.
@@ -68,7 +71,7 @@ class CeleryEmitter(Emitter):
         custom_retry_codes: Mapping[int, bool] | None = None,
         event_store: EventStore | None = None,
         overflow: Overflow = "backpressure",
-        max_buffer_bytes: int = DEFAULT_BUFFER_BYTES,
+        max_buffer_bytes: int | None = None,
         max_request_bytes: int = DEFAULT_REQUEST_BYTES,
         shutdown_timeout: float = 5.0,
         background: bool = True,
@@ -76,10 +79,14 @@ class CeleryEmitter(Emitter):
         headers: Mapping[str, str] | None = None,
         ca_certs: str | os.PathLike[str] | None = None,
         celery_app: Any = None,
+        spool: str | os.PathLike[str] | None = None,
+        spool_sync: float | None = None,
+        on_lost: None = None,
     ) -> None:
         self._may_begin()
         _no_callback("on_success", on_success)
         _no_callback("on_failure", on_failure)
+        _no_callback("on_lost", on_lost)
         if celery_app is not None:
             checks.has_methods(
                 "celery_app", celery_app, ("connection_for_write", "send_task"), "None or a celery.Celery"
@@ -87,8 +94,6 @@ class CeleryEmitter(Emitter):
         if ca_certs is not None and not isinstance(ca_certs, (str, os.PathLike)):
             raise TypeError(f"ca_certs must be a path on the worker's machine, not {type(ca_certs).__name__}")
         self._app = app if celery_app is None else celery_app
-        self._retry_codes = checks.retry_codes("custom_retry_codes", custom_retry_codes)
-        self._max_bytes = max_request_bytes
         self._worker_ca_certs = None if ca_certs is None else os.fsdecode(ca_certs)
         super().__init__(
             endpoint=endpoint,
@@ -100,6 +105,7 @@ class CeleryEmitter(Emitter):
             request_timeout=request_timeout,
             max_retry_delay_seconds=max_retry_delay_seconds,
             buffer_capacity=buffer_capacity,
+            custom_retry_codes=custom_retry_codes,
             event_store=event_store,
             overflow=overflow,
             max_buffer_bytes=max_buffer_bytes,
@@ -108,33 +114,27 @@ class CeleryEmitter(Emitter):
             background=background,
             flush_interval=flush_interval,
             headers=headers,
+            spool=spool,
+            spool_sync=spool_sync,
         )
 
-    def _make_transport(
-        self,
-        address: Endpoint,
-        timeout: tuple[float, float] | None,
-        headers: dict[str, str],
-        ca_certs: str | None,
-        session: Any,
-        pool_manager: Any,
-    ) -> Transport:
+    def _make_transport(self, address: Endpoint, settings: Settings) -> RequestTransport:
         destination = Destination(
             address,
             self.method,
-            timeout,
-            headers,
+            settings.request_timeout,
+            settings.headers,
             self._worker_ca_certs,
-            self.max_retry_delay_seconds,
-            self._retry_codes,
-            self._max_bytes,
+            settings.max_retry_delay_seconds,
+            settings.custom_retry_codes,
+            settings.max_request_bytes,
         )
         self._publisher = Publisher(self._app.tasks[TASK], destination)
         return self._publisher
 
     @property
     def on_success(self) -> None:
-        """None: the outcome is known to the worker, which is another process."""
+        """None, because only the worker knows the outcome, and it is another process."""
         return None
 
     @on_success.setter
@@ -143,7 +143,7 @@ class CeleryEmitter(Emitter):
 
     @property
     def on_failure(self) -> None:
-        """None: the outcome is known to the worker, which is another process."""
+        """None, because only the worker knows the outcome, and it is another process."""
         return None
 
     @on_failure.setter
@@ -151,31 +151,40 @@ class CeleryEmitter(Emitter):
         _no_callback("on_failure", value)
 
     @property
+    def on_lost(self) -> None:
+        """None, because only the worker knows the outcome, and it is another process."""
+        return None
+
+    @on_lost.setter
+    def on_lost(self, value: None) -> None:
+        _no_callback("on_lost", value)
+
+    @property
     def max_retry_delay_seconds(self) -> float:
-        """Longest time between attempts, of the worker too; may be assigned, for batches published from then on."""
+        """Longest time between attempts, also the worker's. May be assigned, and holds for batches published later."""
         return self._max_retry_delay_seconds
 
     @max_retry_delay_seconds.setter
     def max_retry_delay_seconds(self, value: float) -> None:
-        max_delay = checks.seconds("max_retry_delay_seconds", value)
+        max_delay = checked("max_retry_delay_seconds", value)
         self._delivery.max_retry_delay = max_delay
         self._publisher.destination = replace(self._publisher.destination, max_delay=max_delay)
         self._max_retry_delay_seconds = value
 
     @property
     def custom_retry_codes(self) -> dict[int, bool]:
-        """The exceptions to the retry rules; may be assigned, and changed in place, for what is published then."""
+        """The exceptions to the retry rules. May be assigned or changed, and holds for batches published later."""
         return self._publisher.destination.retry_codes
 
     @custom_retry_codes.setter
     def custom_retry_codes(self, value: Mapping[int, bool] | None) -> None:
-        codes = checks.retry_codes("custom_retry_codes", value)
+        codes = checked("custom_retry_codes", value)
         self._publisher.destination = replace(self._publisher.destination, retry_codes=codes)
 
 
 def _no_callback(name: str, value: object) -> None:
     if value is not None:
         raise TypeError(
-            f"{name} must be None with a CeleryEmitter: what becomes of the events is known to the worker, "
-            "which is another process"
+            f"{name} must be None with a CeleryEmitter, because only the worker knows what becomes of the events, and "
+            "it is another process"
         )

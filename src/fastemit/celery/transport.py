@@ -7,18 +7,18 @@ from collections import deque
 from dataclasses import replace
 from typing import Any, Final
 
-from fastemit._buffer import keep_for_ever
-from fastemit._interfaces import Outcome
+from fastemit._interfaces import Outcome, RequestTransport
 from fastemit._process import sockets
 from fastemit._signals import guarded, raise_of_signal_handler
-from fastemit.celery.worker import Destination
+from fastemit._system import keep_for_ever
+from fastemit.celery.worker import Destination, shown
 from fastemit.stats import described
 from fastemit.typing import Method
 
-#: Seconds to connect to the broker and for each of its answers: a broker that hangs is one that is down.
+#: Seconds to connect to the broker and for each of its answers. A broker that hangs counts as one that is down.
 CONNECT_TIMEOUT: Final = 5.0
 ANSWER_TIMEOUT: Final = 10.0
-#: The answer to a request whose events are the broker's now: accepted, and not yet sent.
+#: The status of a batch that the broker has: accepted, but not sent yet.
 ACCEPTED: Final = 202
 
 
@@ -26,17 +26,17 @@ class NotTakenError(Exception):
     """A task that runs in the caller's own process (`task_always_eager`) could not send its events."""
 
 
-class Publisher:
-    """Publishes tasks over connections of its own, which no other process and no pool of Celery's shares.
+class Publisher(RequestTransport):
+    """Publishes tasks over its own connections, which it shares with no other process and no pool of Celery.
 
-    Nothing is waited for longer than the timeouts above, and nothing is tried again here but what an idle connection
-    refused: a broker that is down is the delivery's to wait for, like a collector that is.
+    No step waits longer than the timeouts above. Only what failed on an idle connection is tried again here. When the
+    broker is down, the delivery waits for it, as it waits for a collector.
 
-    Thread safety: any number of threads may publish; each uses a connection of its own.
+    Thread safety: any number of threads may publish; each uses its own connection.
 
     Args:
-        task: the Celery task, of the app whose broker is published to.
-        destination: what the worker is told of where to send; may be replaced at any time.
+        task: the Celery task. Its app says which broker to publish to.
+        destination: where the worker sends the events; may be replaced at any time.
     """
 
     def __init__(self, task: Any, destination: Destination) -> None:
@@ -44,9 +44,10 @@ class Publisher:
         self._task = task
         self._app = task.app
         self._idle: deque[Any] = deque()
-        # Imports the broker's client now, before there are threads: a fork in the middle of an import leaves a module
-        # lock in the child that nobody will ever release.
+        # Imports the broker's client now, before there are threads. If a fork came in the middle of such an import, the
+        # child would have a module lock that nobody ever releases.
         self._app.connection_for_write().get_transport_cls()
+        _make_dispatcher(self._app)
 
     @property
     def timeout(self) -> tuple[float, float] | None:
@@ -64,7 +65,7 @@ class Publisher:
         return self._publish("get", query, cap)
 
     def _publish(self, method: Method, body: str, cap: float | None) -> Outcome:
-        # Requests by hand may be of the other kind.
+        # A request that is made by hand may have the other method.
         arguments = {"body": body, "to": {**self.destination.written(), "method": method}}
         if self._app.conf.task_always_eager:
             return self._run_here(arguments)
@@ -77,11 +78,11 @@ class Publisher:
                 self._task.apply_async(
                     kwargs=arguments,
                     producer=producer,
-                    # Once: what fails is the delivery's to try again.
+                    # Celery tries once, because the delivery tries again.
                     retry=False,
-                    # What logs, events and monitors show of the arguments: neither events nor a password.
+                    # Logs, task events and monitors show this in place of the arguments: no events, no password.
                     argsrepr="()",
-                    kwargsrepr=f"<{len(body)} characters>",
+                    kwargsrepr=shown(body, self.destination.endpoint.host),
                 )
             except IndexError:
                 if producer is None:
@@ -92,7 +93,7 @@ class Publisher:
                 self._drop(producer)
                 raise_of_signal_handler(error)
                 if idle and not timed_out:
-                    # The broker may have closed it long ago. The others are as old.
+                    # The broker may have closed it long ago. The other idle ones are as old, so all are closed.
                     self.close()
                     continue
                 return Outcome(error=described(error), timed_out=connected and timed_out)
@@ -103,7 +104,7 @@ class Publisher:
             return Outcome(status=ACCEPTED)
 
     def _run_here(self, arguments: dict[str, Any]) -> Outcome:
-        """Run the task in this thread, where an app is set to do so: there is no broker to keep events."""
+        """Run the task in this thread, because the app is set to do so. No broker keeps the events then."""
 
         def run() -> Outcome:
             result = self._task.apply(kwargs=arguments, throw=True)
@@ -116,14 +117,14 @@ class Publisher:
         connect, answer = CONNECT_TIMEOUT, ANSWER_TIMEOUT
         if cap is not None:
             connect, answer = min(connect, cap), min(answer, cap)
-        # What the user has set in `broker_transport_options` is stronger, but not than the cap.
+        # What the user has set in `broker_transport_options` comes before the timeouts, but the cap before all.
         given = dict(self._app.conf.broker_transport_options or {})
         options = {**_bounds(self._app, connect, answer), **given}
         if cap is not None:
             options.update(_bounds(self._app, connect, answer))
         connection = self._app.connection_for_write(connect_timeout=connect, transport_options=options)
         try:
-            # Each of several brokers once. Without this, kombu connects at the first use, and tries for ever.
+            # Tries each of several brokers once. Without this, kombu connects at the first use, and tries for ever.
             others = len(getattr(connection, "alt", ()) or ()) - 1
             connection.ensure_connection(
                 max_retries=max(others, 0), interval_start=0, interval_step=0, interval_max=0, timeout=connect
@@ -135,9 +136,9 @@ class Publisher:
 
     @staticmethod
     def _drop(producer: Any) -> None:
-        """Close a connection without a word to the broker, which may not listen."""
+        """Close a connection without telling the broker, because it may not answer."""
         if producer is not None:
-            with contextlib.suppress(Exception):  # it is gone in any case
+            with contextlib.suppress(Exception):  # the connection is not used again in any case
                 _forget(producer.connection)
 
     def close(self) -> None:
@@ -151,13 +152,29 @@ class Publisher:
     def after_fork(self) -> None:
         for producer in list(self._idle):
             sockets.detach_all(sockets.of_kombu, producer.connection)
-        # An AMQP connection over TLS says goodbye when it is collected, and finds that it cannot.
+        # An AMQP connection over TLS writes to its socket when it is collected. That would fail, so it is kept.
         keep_for_ever(self._idle)
         self._idle = deque()
 
 
+def _make_dispatcher(app: Any) -> None:
+    """Make the dispatcher of task events, for which Celery opens an epoll object. Celery makes it at the first task.
+
+    Celery lets the garbage collector close that object, which may happen in a forked child. There its number may belong
+    to a file of the child.
+    """
+    amqp = app.amqp
+    if "_event_dispatcher" in vars(amqp) or not hasattr(type(amqp), "_event_dispatcher"):
+        return
+    # The end of the block frees the epoll object.
+    with app.connection_for_write() as connection:
+        dispatcher = app.events.Dispatcher(connection, enabled=False)
+        dispatcher.connection = None
+    amqp._event_dispatcher = dispatcher
+
+
 def _bounds(app: Any, connect: float, answer: float) -> dict[str, Any]:
-    """How to tell this broker's client to wait no longer, and that it must see a message confirmed."""
+    """The options that bound the waits of this broker's client, and have it wait until a message is confirmed."""
     driver = app.connection_for_write().get_transport_cls().driver_type
     if driver == "redis":
         return {"socket_connect_timeout": connect, "socket_timeout": answer}
@@ -167,7 +184,7 @@ def _bounds(app: Any, connect: float, answer: float) -> dict[str, Any]:
 
 
 def _is_timeout(error: BaseException) -> bool:
-    """Whether an error, or one that it was raised from, is a timeout: redis has a class of its own for it."""
+    """Whether an error, or one that it was raised from, is a timeout. The package redis has its own class for that."""
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, TimeoutError) or type(seen).__name__ == "TimeoutError":
@@ -177,12 +194,12 @@ def _is_timeout(error: BaseException) -> bool:
 
 
 def _forget(connection: Any) -> None:
-    """Close a connection without a word to the broker, which may not listen.
+    """Close a connection without telling the broker, because it may not answer.
 
-    Not by kombu's `collect`: that changes the default timeout of all sockets of the process for a moment, and for good
-    where two threads do so at once.
+    kombu's `collect` is not used: it changes the default timeout of all sockets of the process for a moment, and for
+    good if two threads call it at once.
     """
-    # amqp's own, which closes the socket; other transports say nothing when they are closed.
+    # amqp has a method of this name, which only closes the socket. Other transports tell nothing when they are closed.
     collect = getattr(connection._connection, "collect", None)
     if callable(collect):
         collect()

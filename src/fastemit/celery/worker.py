@@ -1,7 +1,7 @@
-"""What a worker does with a batch that came to it through a broker: send it once, judge, and say what is left.
+"""What a worker does with a batch that came through a broker: it sends the batch once, and returns what is left.
 
-A batch travels as the text that is to be sent, together with its `Destination`: where to, and by which rules. Nothing
-here knows which broker it was, or how what is left gets its next attempt.
+A batch travels as the text that is to be sent, together with its `Destination`, which says where to send it and by
+which rules. Nothing here knows which broker it was, or how the rest gets its next attempt.
 """
 
 from __future__ import annotations
@@ -15,37 +15,48 @@ from typing import Any, Final
 
 import orjson
 
+from fastemit._batch import BEFORE_EVENTS, END_OF_EVENT, END_OF_QUERY, NO_TIME
 from fastemit._delivery import POISON_AFTER, Verdict, is_poison_sign, judge, retry_after_seconds
-from fastemit._interfaces import Outcome, Transport
+from fastemit._interfaces import Outcome, RequestTransport
 from fastemit._process import sockets
 from fastemit._settings import checks
 from fastemit._time import wall_clock
 from fastemit._transport import Endpoint, HttpTransport
+from fastemit._words import counted
 from fastemit.stats import ThrottledLog, described
 from fastemit.typing import Method
 
-#: Ends each event of a POST body. A value cannot hold it: quotes inside of one are escaped.
-_END_OF_EVENT: Final = re.compile(rb'"stm":"\d{13}"\}')
-_END_OF_QUERY: Final = re.compile(rb"(?:^|(?<=&))stm=\d{13}$")
-#: Connections to one destination that are kept open. Most pools of workers have fewer tasks under way at once.
+
+def _at_any_time(stamped: bytes) -> bytes:
+    """A pattern that finds this text with any time in its `stm`."""
+    return re.escape(stamped).replace(NO_TIME, rb"\d{%d}" % len(NO_TIME))
+
+
+#: Ends each event of a POST body. No value can contain it, because quotes inside of a value are escaped.
+_END_OF_EVENT: Final = re.compile(_at_any_time(END_OF_EVENT))
+_END_OF_QUERY: Final = re.compile(rb"(?:^|(?<=&))%s$" % _at_any_time(END_OF_QUERY))
+#: Each event of a POST body has this once.
+_STM: Final = END_OF_EVENT.partition(NO_TIME)[0].decode("ascii")
+#: The most connections to one destination that are kept open. Nearly all pools run fewer tasks at once.
 _CONNECTIONS: Final = 1000
-#: Destinations whose connections one process keeps. One more pushes out the oldest.
+#: The most destinations whose connections one process keeps. One more replaces the oldest.
 _DESTINATIONS: Final = 32
 
 
 @dataclass(frozen=True)
 class Destination:
-    """Where a batch goes and by which rules; all of it can be written as JSON.
+    """Where a batch goes, and by which rules. All of it can be written as JSON.
 
     Attributes:
         endpoint: the collector's address, user and password included.
         method: "post" or "get".
         timeout: (connect, read) in seconds; None for the default.
         headers: added to each request.
-        ca_certs: file or directory of certificate authorities, on the worker's machine; None for the environment's.
+        ca_certs: file or directory of certificate authorities on the worker's machine. None for those that the
+            environment names.
         max_delay: longest time between attempts, in seconds.
         retry_codes: exceptions to the rules of `retry.judge`.
-        max_bytes: a single event in a longer body is given up once an answer or a read timeout came.
+        max_bytes: an event that alone makes a longer body is dropped after its first answer or read timeout.
     """
 
     endpoint: Endpoint
@@ -58,17 +69,17 @@ class Destination:
     max_bytes: int = 1_000_000
 
     def written(self) -> dict[str, Any]:
-        """As what JSON has: `read` makes it a `Destination` again."""
-        # Of a copy, which is made in one step: the user may change them meanwhile.
+        """Return it as a dict for JSON. `read` makes a `Destination` of that again."""
+        # The copy is made in one step, because the user may change the codes meanwhile.
         codes = {str(code): retry for code, retry in self.retry_codes.copy().items()}
         return {**asdict(replace(self, retry_codes={})), "retry_codes": codes}
 
     @classmethod
     def read(cls, value: Any) -> Destination:
-        """What `written` gave, checked; fields that are not known here are another version's, and left out.
+        """Check what `written` returned, and make a `Destination` of it. Unknown fields of other versions are ignored.
 
         Raises:
-            KeyError, TypeError, ValueError: it is something else.
+            KeyError, TypeError, ValueError: `written` did not return this.
         """
         if not isinstance(value, Mapping):
             raise TypeError(f"a destination must be a mapping, not {type(value).__name__}")
@@ -89,7 +100,7 @@ class Destination:
 
 
 def _address(value: Any) -> Endpoint:
-    """An `Endpoint` that was written, checked."""
+    """Check an address that `written` returned, and make an `Endpoint` of it."""
     scheme, host, port, path, username, password = (
         value[name] for name in ("scheme", "host", "port", "path", "username", "password")
     )
@@ -104,13 +115,28 @@ def _address(value: Any) -> Endpoint:
     return Endpoint(scheme, host, port, path, username, password)
 
 
+def shown(body: str, host: str) -> str:
+    """The text by which logs, task events and monitors show a batch: how many events, for which host, and no more."""
+    # A query string is one event.
+    count = body.count(_STM) or 1
+    return f"<{counted(count, 'event')} for {host}>"
+
+
+def shown_arguments(arguments: Any) -> str:
+    """`shown` for a task's arguments. Anybody may have written these, so nothing is raised."""
+    try:
+        return shown(arguments["body"], Destination.read(arguments["to"]).endpoint.host)
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return "<not a batch of fastemit's>"
+
+
 @dataclass
 class Part:
     """Events that are sent together.
 
     Attributes:
         body: the body of a POST, or the query string of a GET.
-        server_errors: how many times it was answered so as a poisonous event is.
+        server_errors: how many answers were of the kind that an event gets which makes the collector fail.
     """
 
     body: bytes
@@ -120,20 +146,19 @@ class Part:
         return [match.end() for match in _END_OF_EVENT.finditer(self.body)]
 
     def __len__(self) -> int:
-        """Its events; 1 for what was not written by an emitter, which is sent as it is."""
+        """The number of events. It is 1 for a body that no emitter has written; such a body is sent as it is."""
         return len(self.ends()) or 1
 
     def stamped(self, query: bool, milliseconds: int) -> bytes:
         """The body with a new `stm` in each event."""
-        if query:
-            return _END_OF_QUERY.sub(b"stm=%013d" % milliseconds, self.body)
-        return _END_OF_EVENT.sub(b'"stm":"%013d"}' % milliseconds, self.body)
+        pattern, end = (_END_OF_QUERY, END_OF_QUERY) if query else (_END_OF_EVENT, END_OF_EVENT)
+        return pattern.sub(end.replace(NO_TIME, b"%0*d" % (len(NO_TIME), milliseconds)), self.body)
 
     def halves(self) -> tuple[Part, Part]:
-        """Two parts with the same events, in their order. It must have two events or more."""
+        """Return two parts with the same events in the same order. There must be two events or more."""
         ends = self.ends()
         middle, last = ends[len(ends) // 2 - 1], ends[-1]
-        start = self.body.index(b'"data":[') + len(b'"data":[')
+        start = self.body.index(BEFORE_EVENTS) + len(BEFORE_EVENTS)
         head, tail = self.body[:start], self.body[last:]
         # Between two events there is a comma.
         first, second = self.body[start:middle], self.body[middle + 1 : last]
@@ -142,12 +167,12 @@ class Part:
 
 @dataclass
 class Left:
-    """What is to be sent later.
+    """The part of a batch that must be sent later.
 
     Attributes:
-        parts: in order; each is to be sent by itself.
-        why: what went wrong, for a person.
-        asked: seconds that the collector asked to wait, or None.
+        parts: in order; each is a request of its own.
+        why: what went wrong, for people.
+        asked: seconds that the collector asked us to wait, or None.
     """
 
     parts: list[Part]
@@ -164,11 +189,11 @@ class Relay:
     def __init__(self) -> None:
         self._process = os.getpid()
         self._log = ThrottledLog()
-        self._transports: dict[bytes, Transport] = {}
+        self._transports: dict[bytes, RequestTransport] = {}
         self._inherited: list[object] = []
 
     def _here(self) -> None:
-        """Start over in a forked child: nothing that was inherited is used or closed."""
+        """Start over in a forked child. Nothing that the child has inherited is used or closed."""
         if self._process != os.getpid():
             sockets.detach_inherited()
             self._inherited.append(self._transports)
@@ -176,8 +201,8 @@ class Relay:
             self._transports, self._log = {}, ThrottledLog()
             self._process = os.getpid()
 
-    def _transport(self, to: Destination) -> Transport:
-        """The transport for this destination, with connections that wait for the next batch."""
+    def _transport(self, to: Destination) -> RequestTransport:
+        """The transport for this destination. Its connections stay open for the next batch."""
         key = orjson.dumps([asdict(to.endpoint), to.timeout, to.headers, to.ca_certs])
         transport = self._transports.get(key)
         if transport is None:
@@ -189,9 +214,9 @@ class Relay:
         return transport
 
     def carry(self, part: Part, to: Destination) -> Left | None:
-        """Send a part, its halves where it proves too large; what is kept, or None. Nothing is raised."""
+        """Send a part, or its halves if it proves too large. Returns what is left, or None. Nothing is raised."""
         self._here()
-        self._log.write()  # what was held back: between two tasks nothing runs that could
+        self._log.write()  # writes lines that are due, because nothing runs between two tasks that could
         stack = [part]
         while stack:
             try:
@@ -207,7 +232,7 @@ class Relay:
                 outcome, verdict = Outcome(error=described(error)), Verdict.KEEP
             stack.pop()
             why = outcome.error or f"status {outcome.status}"
-            told = f"{why} from {to.endpoint.url} ({len(part)} events, {len(part.body)} bytes)"
+            told = f"{why} from {to.endpoint.url} ({counted(len(part), 'event')}, {len(part.body)} bytes)"
             if verdict is Verdict.SENT:
                 continue
             if verdict is Verdict.REJECTED:
@@ -229,7 +254,7 @@ class Relay:
 
     @staticmethod
     def _kept(part: Part, outcome: Outcome) -> list[Part]:
-        """A part to be sent again: as halves where it may be too much for the line, or hold a poisonous event."""
+        """Return a part that must be sent again, as halves if it was too slow or may have an event that does harm."""
         if is_poison_sign(outcome.status):
             part.server_errors += 1
         if len(part) > 1 and (outcome.timed_out or part.server_errors >= POISON_AFTER):
@@ -237,11 +262,16 @@ class Relay:
         return [part]
 
     def tell(self) -> None:
-        """Log what is held back, at the end of a process."""
+        """Write all lines that the log holds back, at the end of a process."""
         self._here()
         self._log.flush()
 
+    def kept(self, part: Part, to: Destination, why: str) -> None:
+        """Log a batch that this worker does not send. It is not lost."""
+        self._here()
+        self._log.add("events not sent", f"{why}: {to.endpoint.url} ({counted(len(part), 'event')})", len(part))
+
     def refused(self, what: str) -> None:
-        """Something came that is no batch."""
+        """Log a task that holds no batch."""
         self._here()
         self._log.add("tasks dropped (not a batch of fastemit's)", what)

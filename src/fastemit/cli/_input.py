@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import stat
 import sys
 import zlib
@@ -15,12 +16,17 @@ CHUNK: Final = 256 * 1024
 #: Longest line, in bytes; an event of that size still fits an emitter's buffer when it is percent-encoded.
 LONGEST_LINE: Final = 8 * 1024 * 1024
 
+#: Bytes of the shortest event. Where lines are shorter on average, many of them are blank.
+_SHORTEST: Final = 8
+#: A run of blank lines, or a line.
+_RUN_OR_LINE: Final = re.compile(rb"[ \t\r\v\f\n]*\n|[^\n]*\n")
+
 _GZIP_MAGIC: Final = b"\x1f\x8b"
 _GZIP: Final = 31  # wbits of zlib for data with a gzip header
 
 
 class InputError(Exception):
-    """An input that cannot be read, or not to its end; the message is for the user."""
+    """An input cannot be read, or not to its end. The message tells the user why."""
 
 
 class Input:
@@ -52,10 +58,10 @@ class Input:
     def _error(self, error: OSError) -> InputError:
         return InputError(f"{self.name}: {error.strerror or error}")
 
-    def lines(self, read: Callable[[io.FileIO], bytes]) -> Iterator[list[bytes]]:
-        """The lines, without the byte that ends them, as many at a time as one read gave.
+    def lines(self, read: Callable[[io.FileIO], bytes]) -> Iterator[list[bytes] | int]:
+        """Yield the lines of each read, without the byte that ends them, or a number of blank lines.
 
-        Of one that is longer than `LONGEST_LINE` parts may be missing; it is longer than that all the same.
+        A line that is longer than `LONGEST_LINE` may have lost a part, but it is still longer than that.
 
         Args:
             read: does each read, so that its caller knows when it waits.
@@ -85,7 +91,7 @@ def _standard_input() -> int:
 
 
 def gunzipped(chunks: Iterator[bytes], name: str) -> Iterator[bytes]:
-    """What gzip has packed, in one member or several; anything else as it is."""
+    """Unpack gzip data of one or several members. Other data is passed on unchanged."""
     head = b""
     for chunk in chunks:
         head += chunk
@@ -101,7 +107,7 @@ def gunzipped(chunks: Iterator[bytes], name: str) -> Iterator[bytes]:
         while True:
             while packed:
                 if ended:
-                    # Padding of zeros after a member is allowed, and another member.
+                    # After a member there may be zeros as padding, and another member.
                     packed = packed.lstrip(b"\0")
                     if not packed:
                         break
@@ -120,20 +126,44 @@ def gunzipped(chunks: Iterator[bytes], name: str) -> Iterator[bytes]:
         raise InputError(f"{name}: its gzip data ends too early")
 
 
-def split_lines(chunks: Iterable[bytes]) -> Iterator[list[bytes]]:
-    """The lines of these chunks, whose borders mean nothing."""
+def split_lines(chunks: Iterable[bytes]) -> Iterator[list[bytes] | int]:
+    """The lines of these chunks, which may end anywhere in a line. Many blank lines are given as their number."""
     rest = b""
     for chunk in chunks:
         end = chunk.rfind(b"\n")
         if end < 0:
-            # One that is too long already is not kept any further: nobody will look at it.
+            # The rest of a line that is too long already is not kept, because nobody needs it.
             if len(rest) <= LONGEST_LINE:
                 rest += chunk
             continue
+        # If there is an event, this looks at only a byte or two.
+        if chunk.isspace() and not rest.strip():
+            yield chunk.count(b"\n")
+            rest = chunk[end + 1 :]
+            continue
         lines = chunk[:end].split(b"\n")
         lines[0] = rest + lines[0]
-        rest = chunk[end + 1 :]
-        yield lines
-    # Only at the end of the input, not after an error: then it may be half a line.
+        rest, tail = chunk[end + 1 :], rest
+        if len(lines) * _SHORTEST > len(tail) + end:
+            yield from _without_blank_lines(tail + chunk[: end + 1])
+        else:
+            yield lines
+    # This is for the end of the input and not for an error, because after an error it may be half a line.
     if rest:
         yield [rest]
+
+
+def _without_blank_lines(data: bytes) -> Iterator[list[bytes] | int]:
+    """The lines of `data`, which ends with one. Each run of blank lines is a number, so that many take little time."""
+    lines: list[bytes] = []
+    for found in _RUN_OR_LINE.finditer(data):
+        line = found[0]
+        if line.isspace():
+            if lines:
+                yield lines
+                lines = []
+            yield line.count(b"\n")
+        else:
+            lines.append(line[:-1])
+    if lines:
+        yield lines

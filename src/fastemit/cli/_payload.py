@@ -12,7 +12,7 @@ _NAMES: Final = {list: "an array", dict: "an object", bool: "true or false", str
 
 
 class BadLineError(Exception):
-    """A line that holds no event; the message says why."""
+    """A line holds no event. The message says why."""
 
 
 def _refuse(constant: str) -> NoReturn:

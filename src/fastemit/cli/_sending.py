@@ -2,112 +2,34 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
-import json
-import logging
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
-from urllib.parse import parse_qsl
-
-import orjson
 
 import fastemit
 from fastemit._buffer import MAX_REQUEST_BYTES, EventBuffer
 from fastemit._signals import handling
 from fastemit._time import monotonic, sleep
+from fastemit._words import counted
 from fastemit.cli._input import CHUNK, LONGEST_LINE, Input, InputError
 from fastemit.cli._payload import BadLineError, read_payload
-from fastemit.cli._progress import Progress
+from fastemit.cli._progress import Progress, log_lines
+from fastemit.cli._undelivered import FailedFile, InFlight
 
-#: Lines of one kind that are told; of further ones there is only the number.
+#: How many lines of one kind are shown. Further ones are only counted.
 MOST_TOLD: Final = 10
 #: Seconds between two looks at the emitter.
 TICK: Final = 0.1
 #: Seconds in which the reader of the lines should have noticed that it is to stop, unless it waits for room.
 _GRACE: Final = 0.3
-
-
 #: Seconds for the steps of the sender between the buffer and a request.
 _GRACE_OF_SENDER: Final = 5.0
 
 
 class _ReadInterruptedError(BaseException):
-    """A signal came while the input was waited for."""
-
-
-class FailedFile:
-    """Where the events go that were not delivered: as lines that `send` can read again.
-
-    Thread safety: any thread may call `write`.
-    """
-
-    def __init__(self, path: str | None) -> None:
-        self.error: OSError | None = None
-        self._lock = threading.Lock()
-        self._file = None if path is None else open(path, "ab")  # noqa: SIM115 - closed by `close`
-
-    def write(self, events: Sequence[dict[str, Any]]) -> None:
-        """Add these events. What goes wrong is remembered, not raised: the callers have events to settle."""
-        if self._file is None:
-            return
-        lines = bytearray()
-        for event in events:
-            lines += _line_of({name: value for name, value in event.items() if name != "stm"})
-        with self._lock:
-            try:
-                self._file.write(lines)
-                self._file.flush()
-            except OSError as error:
-                self.error = error
-
-    def close(self) -> None:
-        if self._file is not None:
-            try:
-                self._file.close()
-            except OSError as error:
-                self.error = error
-
-
-def _line_of(event: dict[str, Any]) -> bytes:
-    try:
-        return orjson.dumps(event, option=orjson.OPT_APPEND_NEWLINE)
-    except TypeError:
-        # A lone surrogate, which only the escapes of plain ASCII can write.
-        return json.dumps(event, separators=(",", ":")).encode("ascii") + b"\n"
-
-
-class InFlight:
-    """Knows what is in the request of the moment, for the case that nobody waits for its answer any more."""
-
-    def __init__(self, transport: Any) -> None:
-        self._body: Any = None
-        post, get = transport.post, transport.get
-
-        def note(request: Callable[..., Any]) -> Callable[..., Any]:
-            def noted(body: Any, cap: float | None = None) -> Any:
-                self._body = body
-                try:
-                    return request(body, cap)
-                finally:
-                    self._body = None
-
-            return noted
-
-        transport.post, transport.get = note(post), note(get)
-
-    def events(self) -> list[dict[str, Any]]:
-        body = self._body
-        if body is None:
-            return []
-        if isinstance(body, str):
-            return [dict(parse_qsl(body, keep_blank_values=True))]
-        copy = bytes(body)
-        # Of a request that has ended meanwhile the memory may be another's already.
-        data: list[dict[str, Any]] = json.loads(copy)["data"] if self._body is body else []
-        return data
+    """A signal came while the reader waited for input."""
 
 
 class Sending:
@@ -172,7 +94,7 @@ class Sending:
     def run(self) -> None:
         """Read, send, and see to what is left. Returns when nothing is under way any more."""
         watcher = threading.Thread(target=self._watch, name="fastemit-cli-watch", daemon=True)
-        with handling(self._on_signal, signal.SIGINT, signal.SIGTERM), _log_lines(self._progress):
+        with handling(self._on_signal, signal.SIGINT, signal.SIGTERM), log_lines(self._progress, self._tells_itself):
             watcher.start()
             try:
                 self._feed()
@@ -199,6 +121,9 @@ class Sending:
         self._line = 0
         try:
             for lines in source.lines(self._read):
+                if isinstance(lines, int):
+                    self._line += lines
+                    continue
                 for some in self._paced(lines):
                     self._give(source, some)
                     if self.stopped is not None:
@@ -251,7 +176,7 @@ class Sending:
         return True
 
     def _not_taken(self, last: bytes) -> None:
-        """The reader waited for room when the emitter was closed: that event is not among the emitter's."""
+        """The emitter was closed while the reader waited for room, so the emitter does not have this event."""
         assert self.emitter is not None
         if self.emitter.stats().dropped_events["closed"]:
             self._failed.write([read_payload(last) or {}])
@@ -264,7 +189,7 @@ class Sending:
         portion = max(int(self._rate * TICK / 2), 1)
         for start in range(0, len(lines), portion):
             yield lines[start : start + portion]
-            # By the clock of the whole run, but what an idle input did not use is not made up for.
+            # The rate is that of the whole run, but time in which the input was idle does not allow more later.
             self._paced_from = max(self._paced_from, monotonic() - (self.events + portion) / self._rate)
             due = self._paced_from + self.events / self._rate
             while self.stopped is None and (left := due - monotonic()) > 0:
@@ -275,11 +200,18 @@ class Sending:
         self.bad_count += 1
         if self.bad_count <= MOST_TOLD:
             self.bad_lines.append(f"{source.name}:{number}: {why}")
-            self._progress.say(f"fastemit: bad line: {self.bad_lines[-1]}")
+            self._progress.say(f"fastemit: warning: bad line: {self.bad_lines[-1]}")
         elif self.bad_count == MOST_TOLD + 1:
-            self._progress.say("fastemit: further bad lines are only counted")
+            self._progress.say("fastemit: warning: further bad lines are only counted")
         if self._stop_on_bad_line:
             self._stop("bad line")
+
+    def _tells_itself(self, line: str) -> bool:
+        """Whether the result or an error tells what this line of the log says."""
+        # The result has what is left at the close, and what the reader gave in after it. It is not lost if there is a
+        # file for it.
+        left = line.startswith(("closed with ", "events dropped (closed)"))
+        return left or (self.stopped == "gave up" and line.startswith("request failed"))
 
     def _complain(self, error: str) -> None:
         self.errors.append(error)
@@ -305,7 +237,7 @@ class Sending:
     def _finish(self, emitter: fastemit.Emitter) -> None:
         """Send what is queued, and see what is left."""
         while not (self.stopped or emitter.drain(TICK)):
-            # It has ended early where an attempt failed; the next one is when the emitter itself would make it.
+            # It ends early if an attempt failed. The next attempt is made when the emitter would make it.
             until = monotonic() + emitter.retry_delay
             while self.stopped is None and monotonic() < until:
                 sleep(TICK / 10)
@@ -335,7 +267,7 @@ class Sending:
         while True:
             there = emitter.stats()
             left: list[dict[str, Any]] = self._in_flight.events() + emitter.event_store.event_buffer
-            # The sender may be on the way with some: from the buffer to a request, or from its answer back.
+            # The sender may have some in its hands, between the buffer and a request.
             if len(left) == there.queued_events + there.in_flight_events and emitter.stats() == there:
                 return left
             if monotonic() > deadline:
@@ -353,7 +285,7 @@ class Sending:
         if self._failed.error is not None:
             self._stop("error")
 
-    # -- beside it all -----------------------------------------------------------------------------------------------
+    # -- the third thread ---------------------------------------------------------------------------------------------
 
     def _watch(self) -> None:
         stuck_since: float | None = None
@@ -388,7 +320,7 @@ class Sending:
         done = sum(source.done for source in self._inputs)
         took = max(now - self._began, TICK)
         if self.emitter is None:
-            self._progress.update(done, f"{self.events:,} events read")
+            self._progress.update(done, f"{counted(self.events, 'event', style=',')} read")
             return
         stats = self.emitter.stats()
         text = f"{stats.sent_events:,} delivered, {stats.sent_events / took:,.0f}/s"
@@ -403,25 +335,3 @@ def _checker() -> Callable[[bytes], bool]:
     """Says of a line whether an emitter would take it as it is."""
     buffer = EventBuffer(1, LONGEST_LINE, MAX_REQUEST_BYTES, 1)
     return lambda line: buffer.append_line(line) is not None
-
-
-class _Lines(logging.Handler):
-    def __init__(self, progress: Progress) -> None:
-        super().__init__(logging.WARNING)
-        self._progress = progress
-
-    def emit(self, record: logging.LogRecord) -> None:
-        # What is left at the close is told by the result, and not lost if there is a file for it.
-        if not record.getMessage().startswith("closed with "):
-            self._progress.say(f"fastemit: warning: {record.getMessage()}")
-
-
-@contextlib.contextmanager
-def _log_lines(progress: Progress) -> Iterator[None]:
-    """The emitter's log, on standard error."""
-    handler = _Lines(progress)
-    fastemit.logger.addHandler(handler)
-    try:
-        yield
-    finally:
-        fastemit.logger.removeHandler(handler)

@@ -1,4 +1,4 @@
-"""`fastemit bench`: fastemit beside the reference, on this machine, in a minute."""
+"""`fastemit bench`: compares fastemit with snowplow_tracker on this machine, in a minute."""
 
 from __future__ import annotations
 
@@ -19,16 +19,17 @@ from typing import Any, Final
 
 from fastemit._signals import handling
 from fastemit._time import monotonic
-from fastemit.cli._arguments import positive
+from fastemit._words import counted
+from fastemit.cli._arguments import command, positive
 
 _DESCRIPTION = """\
 Send page views of 12 fields to a server in a process of its own, on the loopback of this machine: with
 fastemit.Emitter, and with snowplow_tracker.Emitter if that is installed, both with their default settings;
-and with the reference as somebody sets it up who knows how, with a requests.Session and batch_size=500.
+and with snowplow_tracker.Emitter set up for speed, with a requests.Session and batch_size=500.
 
-They take turns, so that whatever else the machine does meets all of them, and the figures are the medians of the
-rounds. A round is from the first call of `input` until the server has everything, which is checked by its count.
-CPU is this process's, all threads, without the server."""
+The emitters take turns, so that other work of this machine slows all of them in the same way. The figures are the
+medians of the rounds. A round lasts from the first call of `input` until the server has counted every event.
+CPU is the time of all threads of this process, without the server."""
 
 #: What a Tracker gives to an emitter for a page view: `dtm` is an int.
 _PAGE_VIEW: Final[dict[str, Any]] = {
@@ -57,7 +58,7 @@ _HINT: Final = (
 
 
 class BenchError(Exception):
-    """Why there is no result; the message is for the user."""
+    """There is no result. The message tells the user why."""
 
 
 @dataclass
@@ -66,7 +67,7 @@ class Contender:
 
     Attributes:
         name: as it is shown.
-        open: makes one that sends to a URL: what takes an event, and what waits until all are sent.
+        open: makes an emitter that sends to a URL. Returns what takes an event, and what waits until all are sent.
         rates: events a second, of each round.
         costs: CPU microseconds of an event, of each round.
         events: how many it sent in all.
@@ -81,12 +82,7 @@ class Contender:
 
 def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     """Add this command to the command line."""
-    parser: argparse.ArgumentParser = subparsers.add_parser(
-        "bench",
-        help="compare fastemit with the reference on this machine",
-        description=_DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command(subparsers, "bench", "compare fastemit with snowplow_tracker on this machine", _DESCRIPTION)
     parser.add_argument(
         "--seconds", type=positive, default=60.0, metavar="N", help="how long to measure in all (default: %(default)g)"
     )
@@ -97,20 +93,20 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Measure, and print a table."""
-    from fastemit.cli._progress import progress_on
+    from fastemit.cli._progress import log_lines, progress_on
 
-    # Every emitter here honours HTTP_PROXY; the server is on this machine.
+    # Every emitter here looks at HTTP_PROXY, but the server is on this machine.
     os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1"
     contenders = _contenders()
     progress = progress_on(sys.stderr, 100, not args.quiet)
     if len(contenders) == 1:
-        progress.say(f"fastemit: {_HINT}")
+        progress.say(f"fastemit: warning: {_HINT}")
     rounds = max(min(_MOST_ROUNDS, int(args.seconds / len(contenders) / _LEAST_ROUND)), 1)
     seconds = args.seconds / len(contenders) / rounds
     try:
-        with _interrupts() as interrupted, _sink() as sink:
+        with log_lines(progress), _interrupts() as interrupted, _sink() as sink:
             for number in range(rounds * len(contenders)):
-                # Nobody is always the one after the slowest.
+                # The order changes, so that none always comes after the slowest one.
                 turn, place = divmod(number, len(contenders))
                 contender = contenders[(turn + place) % len(contenders)]
                 progress.update(100 * number // (rounds * len(contenders)), f"round {turn + 1}: {contender.name}")
@@ -129,14 +125,14 @@ def _contenders() -> list[Contender]:
     import fastemit
 
     def ours(url: str) -> Any:
-        # The default but for what becomes of it after a Ctrl-C, when the server is gone.
+        # All defaults but one: after a Ctrl-C the server is gone, so the emitter must not wait for it.
         emitter = fastemit.Emitter(url, shutdown_timeout=0)
 
         def finish() -> None:
             left, stats = emitter.close(60), emitter.stats()
             if left or sum(stats.dropped_events.values()):
                 raise BenchError(
-                    f"{_FASTEMIT}: {left} events were left, {stats.dropped_events} dropped: {stats.last_error}"
+                    f"{_FASTEMIT}: {counted(left, 'event')} left, {stats.dropped_events} dropped: {stats.last_error}"
                 )
 
         return emitter.input, finish
@@ -162,7 +158,7 @@ def _contenders() -> list[Contender]:
 
 
 class Sink:
-    """The server: where it is, and how many events came."""
+    """The server. Knows its address, and asks it how many events came."""
 
     def __init__(self, url: str) -> None:
         import urllib3
@@ -182,7 +178,9 @@ def _sink() -> Iterator[Sink]:
     apart: dict[str, Any] = {"start_new_session": True}
     if sys.platform == "win32":
         apart = {"creationflags": getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)}
-    command = [sys.executable, "-m", "fastemit.cli._sink"]
+    # Not by -m, which looks for modules in the current directory first: a copy.py of the user's there is not Python's.
+    program = "import sys; sys.path[:] = sys.argv[1:]; from fastemit.cli import _sink; _sink.main()"
+    command = [sys.executable, "-c", program, *sys.path]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, **apart) as process:
         try:
             assert process.stdout is not None
@@ -203,7 +201,7 @@ def _sink() -> Iterator[Sink]:
 def _interrupts() -> Iterator[list[int]]:
     """A list that is not empty after a Ctrl-C.
 
-    Raising alone is not enough: Python ignores what is raised while a finalizer runs, and emitters have some.
+    An exception alone is not enough, because Python ignores one that is raised in a finalizer, and emitters have some.
     """
     interrupted: list[int] = []
 
@@ -232,7 +230,9 @@ def _round(contender: Contender, sink: Sink, seconds: float, interrupted: list[i
     took, cpu = monotonic() - started, time.process_time() - cpu
     arrived = sink.count()
     if arrived != events:
-        raise BenchError(f"{contender.name}: {events:,} events were given in, and {arrived:,} arrived")
+        raise BenchError(
+            f"{contender.name}: {counted(events, 'event was', 'events were', ',')} given in, and {arrived:,} arrived"
+        )
     contender.events += events
     contender.rates.append(events / took)
     contender.costs.append(cpu / events * 1e6)

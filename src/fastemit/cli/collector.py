@@ -10,10 +10,14 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from fastemit._signals import handling
+from fastemit._words import counted
+from fastemit.cli._arguments import command
 
 if TYPE_CHECKING:
-    from fastemit.testing import Collector
+    from fastemit.testing import Totals
 
+#: As `Collector` has it, whose module is imported when it is needed.
+_MAX_BYTES = 128 * 1024 * 1024
 _DESCRIPTION = """\
 Run a Snowplow collector for development. It takes POST to .../com.snowplowanalytics.snowplow/tp2 and GET of
 .../i, answers 200, and judges each event against the payload_data 1-0-4 rules. What came is served like
@@ -25,23 +29,34 @@ Snowplow Micro does:
   /micro/reset  forget them
   /health       "ok"
 
-Everything received is kept in memory. SIGINT (Ctrl-C) or SIGTERM stops the collector, which prints a
-summary."""
+What is received is kept in memory, up to --max-bytes; then the oldest events are forgotten, which is counted and
+said. Requests whose Host is not a name of this machine's loopback are refused, since a page in a browser may have its
+own name lead there. SIGINT (Ctrl-C) or SIGTERM stops the collector, which prints a summary."""
 
 
 def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     """Add this command to the command line."""
-    parser: argparse.ArgumentParser = subparsers.add_parser(
-        "collector",
-        help="run a collector for development",
-        description=_DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command(subparsers, "collector", "run a collector for development", _DESCRIPTION)
     parser.add_argument(
         "--host", type=_host, default="127.0.0.1", help="name or address to listen on (default: %(default)s)"
     )
     parser.add_argument(
         "--port", type=_port, default=9090, help="port to listen on, 0 for a free one (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--allow-host",
+        action="append",
+        default=[],
+        type=_name,
+        metavar="NAME",
+        help="a name by which clients call this collector, such as that of its container; may be repeated",
+    )
+    parser.add_argument(
+        "--max-bytes",
+        type=_count,
+        default=_MAX_BYTES,
+        metavar="N",
+        help="bytes of requests that are kept, 1 kB for each besides its body (default: %(default)s, 128 MiB)",
     )
     parser.add_argument("--quiet", action="store_true", help="print no counts while events arrive")
     return parser
@@ -51,25 +66,24 @@ def run(args: argparse.Namespace) -> int:
     """Serve until a signal comes. Raises `OSError` when the address cannot be used."""
     from fastemit.testing import Collector
 
-    with _stop_signals() as stop, Collector(args.host, args.port) as collector:
+    collector = Collector(args.host, args.port, max_bytes=args.max_bytes, allowed_hosts=args.allow_host)
+    with _stop_signals() as stop, collector:
         print(f"collector listening on {collector.url}", flush=True)
-        shown = (0, 0)
+        shown = "0 events: 0 good, 0 bad"
         while not _stopped(stop, 1.0):
-            counts = _counts(collector)[1:] if not args.quiet else shown
-            if counts != shown:
-                shown = counts
-                print(_describe(*counts), flush=True)
-    requests, good, bad = _counts(collector)
-    print(f"collector stopped after {requests} requests, {_describe(good, bad)}", flush=True)
+            told = shown if args.quiet else _describe(collector.totals)
+            if told != shown:
+                shown = told
+                print(told, flush=True)
+    totals = collector.totals
+    print(f"collector stopped after {counted(totals.requests, 'request')}, {_describe(totals)}", flush=True)
     return 0
 
 
-def _counts(collector: Collector) -> tuple[int, int, int]:
-    return len(collector.requests), len(collector.good), len(collector.bad)
-
-
-def _describe(good: int, bad: int) -> str:
-    return f"{good + bad} events: {good} good, {bad} bad"
+def _describe(totals: Totals) -> str:
+    _, good, bad, forgotten = totals
+    gone = f" (the oldest {counted(forgotten, 'is', 'are')} forgotten)" if forgotten else ""
+    return f"{counted(good + bad, 'event')}: {good} good, {bad} bad{gone}"
 
 
 def _stopped(stop: queue.SimpleQueue[None], timeout: float) -> bool:
@@ -99,7 +113,19 @@ def _host(text: str) -> str:
     return text
 
 
+def _name(text: str) -> str:
+    if not text or any(character in text for character in ":/ "):
+        raise argparse.ArgumentTypeError(f"{text!r}: a name without a port is expected")
+    return text
+
+
 def _port(text: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text) <= 65535):
         raise argparse.ArgumentTypeError(f"{text!r}: a port from 0 to 65535 is expected")
+    return int(text)
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text)):
+        raise argparse.ArgumentTypeError(f"{text!r}: a whole number, 1 or more, is expected")
     return int(text)

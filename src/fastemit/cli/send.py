@@ -9,7 +9,15 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from fastemit._time import monotonic
-from fastemit.cli._arguments import collector_address, positive
+from fastemit._words import counted
+from fastemit.cli._arguments import (
+    CREDENTIALS,
+    add_request_options,
+    collector_address,
+    command,
+    positive,
+    with_credentials,
+)
 
 if TYPE_CHECKING:
     from fastemit.cli._sending import Sending
@@ -44,18 +52,13 @@ examples:
 
 def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     """Add this command to the command line."""
-    parser: argparse.ArgumentParser = subparsers.add_parser(
-        "send",
-        help="send events from files or standard input",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command(subparsers, "send", "send events from files or standard input", _DESCRIPTION, _EPILOG)
     parser.add_argument(
         "collector",
         metavar="COLLECTOR",
         type=collector_address,
-        help="its address; https without a scheme. May hold a port, a path prefix and user:password@",
+        help="its address; https without a scheme. May hold a port, a path prefix and user:password@, which everybody "
+        f"on this machine can see: {CREDENTIALS} in the environment, as user:password, keeps them out of it",
     )
     # Without a default argparse would name FILE among the arguments that are required.
     parser.add_argument(
@@ -80,15 +83,13 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         default="continue",
         help="what to do after a line that holds no event, which is reported (default: %(default)s)",
     )
-    parser.add_argument(
-        "--timeout", type=positive, metavar="SECONDS", help="for a request (default: 10 to connect, 30 for the answer)"
-    )
+    add_request_options(parser)
     parser.add_argument(
         "--give-up-after",
         type=positive,
         default=60.0,
         metavar="SECONDS",
-        help="end when so long no event was delivered (default: %(default)g)",
+        help="end after this time without a delivered event (default: %(default)g)",
     )
     parser.add_argument(
         "--drain-timeout",
@@ -96,12 +97,6 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         default=10.0,
         metavar="SECONDS",
         help="after a signal, for sending what has been read (default: %(default)g)",
-    )
-    parser.add_argument(
-        "--ca-certs", metavar="PATH", help="file or directory of authorities to verify the collector by"
-    )
-    parser.add_argument(
-        "--header", action="append", type=_header, default=[], metavar="NAME:VALUE", help="add a header to each request"
     )
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
     parser.add_argument("--quiet", action="store_true", help="show no progress and print no result; errors remain")
@@ -112,7 +107,8 @@ def run(args: argparse.Namespace) -> int:
     """Send, report, and return the exit status."""
     from fastemit.cli._input import Input, InputError
     from fastemit.cli._progress import progress_on
-    from fastemit.cli._sending import FailedFile, Sending
+    from fastemit.cli._sending import Sending
+    from fastemit.cli._undelivered import FailedFile
 
     if not args.files and sys.stdin is not None and sys.stdin.isatty():
         return _fail("FILE is missing, and standard input is a terminal; name it - to type events there", 2)
@@ -160,17 +156,17 @@ def _emitter(args: argparse.Namespace) -> Any:
     from fastemit._transport import parse_endpoint
 
     if args.dry_run:
-        parse_endpoint(args.collector)
+        parse_endpoint(with_credentials(args.collector))
         return None
     try:
         return fastemit.Emitter(
-            args.collector,
+            with_credentials(args.collector),
             method=args.method,
             request_timeout=args.timeout,
-            # A few full requests, so that the one side need not wait for the other.
+            # This is room for a few full requests, so that neither side has to wait for the other.
             buffer_capacity=50_000,
             overflow="block",
-            # Lines that come slowly, from a pipe, are not kept waiting for a batch.
+            # Lines that come slowly from a pipe do not wait for a full batch.
             flush_interval=1.0,
             shutdown_timeout=0.0,
             headers=dict(args.header),
@@ -237,12 +233,4 @@ def _told(result: dict[str, Any]) -> str:
 
 
 def _counted(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
-
-
-def _header(text: str) -> tuple[str, str]:
-    name, colon, value = text.partition(":")
-    if not (colon and name.strip()):
-        # Not the text itself: a header may carry a secret.
-        raise argparse.ArgumentTypeError("NAME:VALUE is expected")
-    return name.strip(), value.strip()
+    return counted(number, what, style=",")

@@ -1,1 +1,1 @@
-"""What joins fastemit to other packages. Each module needs an extra; nothing here is imported by `fastemit` itself."""
+"""Modules that join fastemit to other packages. Each needs an extra. `fastemit` itself imports none of them."""

@@ -1,12 +1,17 @@
-"""What lies in Redis, and the steps on it: the list, what each worker has in flight, who is alive, the dead list.
+"""The keys in Redis (the list, in-flight lists, signs of life, the dead list), and the scripts that change them.
 
 Each step is one script, so that a worker that dies has done all of it or nothing. A script takes out before it puts
-in: a Redis that is full refuses the first command that needs memory, and none after one that has freed some. (LMOVE
-and RPOPLPUSH are refused then, and a worker could not drain the list that fills Redis.) What a script has taken out is
-not put back when its next command fails, so it asks first whether the key that it will put into is of the right type.
+in, because a full Redis refuses the first command that needs memory, but none after a command that has freed some.
+(LMOVE and RPOPLPUSH are refused then, so a worker could not drain the list that fills Redis.) When the second command
+fails, Redis does not undo the first. So a script first asks whether the key that it will put into has the right type.
 
-A worker's in-flight list holds what it has taken, in that order, until it is settled. A key that expires says that the
-worker lives. Without it the list belongs to whoever finds it, and each step of the worker's own is refused.
+A worker's in-flight list holds what it has taken, in that order, until it is settled. A hash says for each worker when
+it last gave a sign of life, and how long its silence may last. Only the clock of Redis counts, no worker's. The hash
+does not expire, because a full Redis with a `volatile-*` policy deletes what expires. If it deleted the sign of a live
+worker, that worker's events would be sent again and again.
+
+Earlier workers do not know the hash. They look for a key that expires, `alive:<id>`. Workers of today write that key,
+too, and take a worker that has one for alive, so that both kinds may share a list.
 """
 
 from __future__ import annotations
@@ -16,103 +21,159 @@ from typing import Any, Final
 from uuid import uuid4
 
 import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
-from fastemit._interfaces import DEFAULT_TIMEOUT
-from fastemit._process import sockets
-
-#: The list's key where nothing else is said.
+#: The key of the list, unless another one is given.
 DEFAULT_KEY: Final = "snowplow"
-#: What a step of a worker answers that is taken for dead, or whose in-flight list is not as long as it thinks.
+#: What a step answers if it was not done: the worker was taken for dead; its in-flight list is not as long as it
+#: expects; the in-flight key holds no list.
 LOST: Final = -1
 OUT_OF_STEP: Final = -2
+NO_LIST: Final = -3
+#: What `RECOVER` answers if a worker had nothing. It is no longer listed as a worker then.
+GONE: Final = -4
 
-# In each: KEYS alive, inflight, ...; ARGV milliseconds to live, expected length of `inflight`, ...
-_MINE: Final = """
-local held = redis.call('LLEN', KEYS[2])
-if redis.call('EXISTS', KEYS[1]) == 0 and (held > 0 or tonumber(ARGV[2]) > 0) then return -1 end
-if held ~= tonumber(ARGV[2]) then return -2 end
+# The first KEYS and ARGV are the same in each script that takes them: KEYS inflight, signs, alive, workers, and a list;
+# ARGV id, milliseconds that a silence may last, expected length of `inflight`.
+
+_SIGN: Final = """
+local function now()
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+local function sign()
+  redis.call('HSET', KEYS[2], ARGV[1], string.format('%.0f %s', now(), ARGV[2]))
+  redis.call('SET', KEYS[3], 1, 'PX', ARGV[2])
+end
 """
 
-#: KEYS[3] the list, KEYS[4] the workers; ARGV[3] most events, ARGV[4] bytes after which no more are taken, ARGV[5] id.
+_IS_LIST: Final = """
+local kind = redis.call('TYPE', KEYS[1]).ok
+local is_list = kind == 'list' or kind == 'none'
+"""
+
+# A worker whose sign was lost goes on if all of its events are still there. Nobody has taken any of them over then,
+# because the list would be shorter.
+_MINE: Final = (
+    _SIGN
+    + _IS_LIST
+    + """
+if not is_list then return -3 end
+local known = redis.call('HEXISTS', KEYS[2], ARGV[1]) == 1
+if redis.call('LLEN', KEYS[1]) ~= tonumber(ARGV[3]) then return known and -2 or -1 end
+"""
+)
+
+#: KEYS[5] the list; ARGV[4] the most events, ARGV[5] bytes after which no more are taken.
 TAKE: Final = (
     _MINE
     + """
-redis.call('SISMEMBER', KEYS[4], ARGV[5])
+redis.call('SISMEMBER', KEYS[4], ARGV[1])
 local taken, bytes = {}, 0
-for number = 1, tonumber(ARGV[3]) do
-  local event = redis.call('LPOP', KEYS[3])
+for number = 1, tonumber(ARGV[4]) do
+  local event = redis.call('LPOP', KEYS[5])
   if not event then break end
-  redis.call('RPUSH', KEYS[2], event)
+  redis.call('RPUSH', KEYS[1], event)
   taken[number] = event
   bytes = bytes + #event
-  if bytes >= tonumber(ARGV[4]) then break end
+  if bytes >= tonumber(ARGV[5]) then break end
 end
 if #taken > 0 then
-  redis.call('SADD', KEYS[4], ARGV[5])
-  redis.call('SET', KEYS[1], 1, 'PX', ARGV[1])
+  redis.call('SADD', KEYS[4], ARGV[1])
+  sign()
 end
 return taken
 """
 )
 
-#: ARGV[3] how many of the oldest are settled.
+#: ARGV[4] how many of the oldest are settled.
 SETTLE: Final = (
     _MINE
     + """
-redis.call('LTRIM', KEYS[2], ARGV[3], -1)
-redis.call('PEXPIRE', KEYS[1], ARGV[1])
+redis.call('LTRIM', KEYS[1], ARGV[4], -1)
+sign()
 return 0
 """
 )
 
-#: KEYS[3] where to: `inflight` itself, for the end of it, or the dead list; ARGV[3] the event.
+#: KEYS[5] the list to move to: `inflight` itself, to move to its end, or the dead list; ARGV[4] the event.
 MOVE: Final = (
     _MINE
     + """
-redis.call('LLEN', KEYS[3])
-if redis.call('LREM', KEYS[2], 1, ARGV[3]) == 1 then redis.call('RPUSH', KEYS[3], ARGV[3]) end
+redis.call('LLEN', KEYS[5])
+if redis.call('LREM', KEYS[1], 1, ARGV[4]) == 1 then redis.call('RPUSH', KEYS[5], ARGV[4]) end
 return 0
 """
 )
 
-#: Back to the head of the list, in order: all that a worker had which is dead or (ARGV[1] = 'own') stops.
-RECOVER: Final = """
-if ARGV[1] ~= 'own' and redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
-redis.call('LLEN', KEYS[3])
-redis.call('SISMEMBER', KEYS[4], ARGV[2])
-redis.call('DEL', KEYS[1])
+#: Answers all signs of life, as id, sign, whether the silence has lasted too long. KEYS[1] signs, KEYS[2] the workers.
+#: A worker may have no sign, or one from the future because the clock was set back. Then its silence begins now, and
+#: may last ARGV[1] milliseconds. The HDEL removes nothing: it makes a full Redis accept the HSET after it.
+LOOK: Final = (
+    _SIGN
+    + """
+local signs, found = {}, redis.call('HGETALL', KEYS[1])
+for place = 1, #found, 2 do signs[found[place]] = found[place + 1] end
+for _, worker in ipairs(redis.call('SMEMBERS', KEYS[2])) do signs[worker] = signs[worker] or '' end
+local present, answer = now(), {}
+for worker, sign in pairs(signs) do
+  local at, silence = string.match(sign, '^(%d+) (%d+)$')
+  if not at or present < at - silence then
+    at, silence = present, ARGV[1]
+    sign = string.format('%.0f %s', at, silence)
+    redis.call('HDEL', KEYS[1], '')
+    redis.call('HSET', KEYS[1], worker, sign)
+  end
+  answer[#answer + 1] = worker
+  answer[#answer + 1] = sign
+  answer[#answer + 1] = present >= at + silence and 1 or 0
+end
+return answer
+"""
+)
+
+#: Puts what a worker had back to the head of the list, in order. The worker stops (ARGV[2] = 'own'), or it is dead
+#: because its last sign is still ARGV[3]. KEYS[5] the list. One call moves 1,000 events at the most. The sign is
+#: deleted last, so that a worker that comes back between two calls keeps the rest.
+RECOVER: Final = (
+    _IS_LIST
+    + """
+if not is_list then
+  redis.call('SREM', KEYS[4], ARGV[1])
+  redis.call('HDEL', KEYS[2], ARGV[1])
+  return -3
+end
+if ARGV[2] ~= 'own' then
+  if redis.call('EXISTS', KEYS[3]) == 1 or redis.call('HGET', KEYS[2], ARGV[1]) ~= ARGV[3] then return 0 end
+end
+redis.call('LLEN', KEYS[5])
+redis.call('SISMEMBER', KEYS[4], ARGV[1])
 local moved = 0
 while moved < 1000 do
-  local event = redis.call('RPOP', KEYS[2])
+  local event = redis.call('RPOP', KEYS[1])
   if not event then
-    redis.call('SREM', KEYS[4], ARGV[2])
-    break
+    redis.call('SREM', KEYS[4], ARGV[1])
+    redis.call('HDEL', KEYS[2], ARGV[1])
+    redis.call('DEL', KEYS[3])
+    return moved > 0 and moved or -4
   end
-  redis.call('LPUSH', KEYS[3], event)
+  redis.call('LPUSH', KEYS[5], event)
   moved = moved + 1
 end
 return moved
 """
+)
 
 
-def client_of(url: str = "redis://localhost:6379/0") -> Any:
-    """A client with the time limits of a collector, where redis-py's own has none, and with one retry at once.
-
-    redis-py retries for seconds by default, and `RedisEmitter.input` would wait for that; here the backoff does it.
-    """
-    connect, read = DEFAULT_TIMEOUT
-    client = redis.Redis.from_url(
-        url, socket_connect_timeout=connect, socket_timeout=read, retry=Retry(NoBackoff(), 1), health_check_interval=30
-    )
-    # redis-py drops its connections in a forked child, and closes their numbers by that.
-    sockets.watch(client, sockets.of_redis)
-    return client
+def address_of(rdb: Any, key: str) -> str:
+    """The name of this list in this Redis, as far as the client tells it, without user and password."""
+    pool = getattr(rdb, "connection_pool", None)
+    known = getattr(pool, "connection_kwargs", None) or {}
+    where = known.get("path") or f"{known.get('host', '')}:{known.get('port', '')}"
+    return f"redis://{where}/{known.get('db', 0)}#{key}"
 
 
 def key_name(key: Any) -> str:
-    """`key`, checked."""
+    """Check `key`, and return it."""
     if not isinstance(key, str):
         raise TypeError(f"key must be a string, not {type(key).__name__} {key!r}")
     if not key:
@@ -121,7 +182,7 @@ def key_name(key: Any) -> str:
 
 
 def beside(key: str, name: str) -> str:
-    """A key that a Redis Cluster keeps where it keeps `key`: with the same hash tag."""
+    """A key with the hash tag of `key`, so that a Redis Cluster keeps both on one node."""
     start = key.find("{")
     end = key.find("}", start + 1)
     has_tag = start >= 0 and end > start + 1
@@ -129,7 +190,7 @@ def beside(key: str, name: str) -> str:
 
 
 class InFlight:
-    """One worker's side of the list. `held` is what its in-flight list holds, oldest first, as far as is known.
+    """The steps of one worker. `held` is the length that its in-flight list should have.
 
     Thread safety: none; the worker's own thread calls it. Every method raises what the client raises.
 
@@ -143,51 +204,88 @@ class InFlight:
         self.key = key
         self.dead = beside(key, "dead")
         self._workers = beside(key, "workers")
+        self._signs = beside(key, "signs")
         self._rdb = rdb
         self._milliseconds = max(int(time_to_live * 1000), 1)
         self.begin()
 
     def begin(self) -> None:
-        """Be a new worker, which holds nothing."""
+        """Begin as a new worker with a new id, which holds nothing."""
         self.id = uuid4().hex
-        self._alive, self._inflight = self._keys_of(self.id)
+        self.inflight, self._alive = beside(self.key, f"inflight:{self.id}"), beside(self.key, f"alive:{self.id}")
+        #: The sign of life that each worker had at the last look.
+        self._seen: dict[bytes, bytes] = {}
 
-    def _keys_of(self, worker: str) -> tuple[str, str]:
-        return beside(self.key, f"alive:{worker}"), beside(self.key, f"inflight:{worker}")
-
-    def _run(self, script: str, keys: Sequence[str], *arguments: Any) -> Any:
-        # Never decoded, whatever the client does otherwise: what lies in the list may be no UTF-8.
+    def _run(self, script: str, keys: Sequence[str | bytes], *arguments: Any) -> Any:
+        # Never decoded, even by a client with `decode_responses`: what lies in the list may be no UTF-8.
         return self._rdb.execute_command("EVAL", script, len(keys), *keys, *arguments, NEVER_DECODE=True)
 
+    def _own(self, script: str, to: str, held: int, *arguments: Any) -> Any:
+        keys = (self.inflight, self._signs, self._alive, self._workers, to)
+        return self._run(script, keys, self.id, self._milliseconds, held, *arguments)
+
     def take(self, held: int, most: int, most_bytes: int) -> list[bytes] | int:
-        keys = (self._alive, self._inflight, self.key, self._workers)
-        answer: list[bytes] | int = self._run(TAKE, keys, self._milliseconds, held, most, most_bytes, self.id)
+        """Take at most `most` events from the list, and stop after `most_bytes`."""
+        answer: list[bytes] | int = self._own(TAKE, self.key, held, most, most_bytes)
         return answer
 
     def settle(self, held: int, count: int) -> int:
-        """Forget the oldest `count`; also the sign of life, with 0."""
-        answer: int = self._run(SETTLE, (self._alive, self._inflight), self._milliseconds, held, count)
+        """Forget the oldest `count` events, and give a sign of life. A count of 0 gives only that."""
+        answer: int = self._own(SETTLE, self.key, held, count)
         return answer
 
     def move(self, held: int, event: bytes, to: str | None) -> int:
-        """Take `event` out, where it comes first, and put it to the end of another list, or (None) of this one."""
-        keys = (self._alive, self._inflight, to or self._inflight)
-        answer: int = self._run(MOVE, keys, self._milliseconds, held, event)
+        """Move the first entry that equals `event` to the end of the list `to`, or of this one (None)."""
+        answer: int = self._own(MOVE, to or self.inflight, held, event)
         return answer
 
-    def all_held(self) -> list[bytes]:
-        """What the in-flight list does hold."""
-        answer: list[bytes] = self._rdb.execute_command("LRANGE", self._inflight, 0, -1, NEVER_DECODE=True)
+    def all_held(self) -> list[bytes] | int:
+        """What the in-flight list holds in Redis, or `NO_LIST`."""
+        try:
+            answer: list[bytes] = self._rdb.execute_command("LRANGE", self.inflight, 0, -1, NEVER_DECODE=True)
+        except redis.ResponseError as error:
+            if not is_wrong_type(error):
+                raise
+            return NO_LIST
         return answer
 
-    def recover(self, worker: str) -> int:
-        """Put back what a worker had if it is dead; how many events that were, at most 1,000 at a time."""
-        alive, inflight = self._keys_of(worker)
-        who = "own" if worker == self.id else "dead"
-        answer: int = self._run(RECOVER, (alive, inflight, self.key, self._workers), who, worker)
+    def give_back(self) -> int:
+        """Put back at most 1,000 events. Returns how many that were, or `GONE` or `NO_LIST`."""
+        keys = (self.inflight, self._signs, self._alive, self._workers, self.key)
+        answer: int = self._run(RECOVER, keys, self.id, "own")
         return answer
 
-    def others(self) -> list[str]:
-        """The workers that have a list, or had one a moment ago."""
-        members = self._rdb.execute_command("SMEMBERS", self._workers, NEVER_DECODE=True)
-        return [name for name in (bytes(member).decode() for member in members) if name != self.id]
+    def silent(self) -> list[tuple[bytes, bytes]]:
+        """The other workers that are dead, each with its last sign of life.
+
+        A worker is dead if it has been silent for too long by the clock of Redis, and has given no sign since our last
+        look. The second condition is for a clock that jumps, as at a failover: a live worker gives a sign between two
+        looks.
+        """
+        answer = self._run(LOOK, (self._signs, self._workers), self._milliseconds)
+        before, self._seen = self._seen, dict(zip(answer[::3], answer[1::3], strict=True))
+        return [
+            (worker, sign)
+            for worker, sign, late in zip(answer[::3], answer[1::3], answer[2::3], strict=True)
+            if late and before.get(worker) == sign and worker != self.id.encode()
+        ]
+
+    def forget_signs(self) -> None:
+        """Forget the last look, because Redis was away and nobody could give a sign meanwhile."""
+        self._seen.clear()
+
+    def inflight_of(self, worker: bytes) -> bytes:
+        """The key of what a worker has in flight."""
+        return beside(self.key, "inflight:").encode() + worker
+
+    def recover(self, worker: bytes, sign: bytes) -> int:
+        """Put back what a worker had, if `sign` is still its last. Returns what `give_back` does, or 0 if it lives."""
+        alive = beside(self.key, "alive:").encode() + worker
+        keys = (self.inflight_of(worker), self._signs, alive, self._workers, self.key)
+        answer: int = self._run(RECOVER, keys, worker, "dead", sign)
+        return answer
+
+
+def is_wrong_type(error: Exception) -> bool:
+    """Whether the error says that a key holds a value of another type than the command needs."""
+    return "WRONGTYPE" in str(error)

@@ -21,7 +21,7 @@ class Answer:
 
     status: Status = 200
     headers: tuple[tuple[str, str], ...] = ()
-    #: None is "ok" for a 2xx and the reason phrase for all else.
+    #: None is "ok" for a 2xx, and the reason phrase for any other status.
     body: bytes | None = None
     delay: float = 0.0
     drip: float = 0.0
@@ -143,6 +143,19 @@ def check_count(name: str, value: object, least: int) -> int:
     if value < least:
         raise ValueError(f"{name}={value!r}: {least} or more is expected")
     return value
+
+
+def check_hosts(name: str, value: object) -> tuple[str, ...]:
+    """Names of hosts; raises `TypeError` or `ValueError` when they are none."""
+    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
+        raise TypeError(f"{name}={value!r}: a sequence of names is expected")
+    hosts = tuple(value)
+    for host in hosts:
+        if not isinstance(host, str):
+            raise TypeError(f"{name}={value!r}: names have to be strings")
+        if not host or any(character in host for character in ":/ "):
+            raise ValueError(f"{name}={value!r}: names without a port are expected, not {host!r}")
+    return hosts
 
 
 def _is_int(value: object) -> bool:

@@ -1,11 +1,10 @@
-"""The collector: a listening socket, its threads, and the face of it all."""
+"""`Collector`: its public methods, its listening socket and its threads."""
 
 from __future__ import annotations
 
 import os
 import selectors
 import socket
-import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Mapping
@@ -14,13 +13,16 @@ from types import TracebackType
 from typing import Any
 
 from fastemit._time import monotonic
-from fastemit.testing._answer import Answer, Status, check_count, check_headers, check_seconds
+from fastemit.testing._answer import Answer, Status, check_count, check_headers, check_hosts, check_seconds
 from fastemit.testing._connection import Connection
-from fastemit.testing._journal import BadEvent, Journal
+from fastemit.testing._guard import Guard
+from fastemit.testing._journal import BadEvent, Journal, Totals
+from fastemit.testing._listener import listen
 from fastemit.testing._micro import answer_micro
 from fastemit.testing._request import Request
 
-_BACKLOG = 1024
+#: Bytes of bodies that are kept; each request counts as 1 kB more.
+DEFAULT_MAX_BYTES = 128 * 1024 * 1024
 _CLOSE_TIMEOUT = 5.0
 
 _running: set[Collector] = set()  # for the child of a fork
@@ -29,24 +31,51 @@ _running: set[Collector] = set()  # for the child of a fork
 class Collector:
     """A Snowplow collector for tests: a real HTTP/1.1 server, with keep-alive, that keeps what it receives.
 
-    `host` is the name or address to listen on ("127.0.0.1" by default; "::1" for IPv6), `port` the port, 0
-    for a free one. Use it in a `with` statement, or call `start` and `close`. After `close`, `start` listens
-    on the same port again, with what it had received: an outage of the collector.
+    Use it in a `with` statement, or call `start` and `close`. After `close`, `start` listens on the same port again,
+    and what was received is still there. So a test can have an outage of the collector.
 
-    A POST to any path that ends in `/com.snowplowanalytics.snowplow/tp2` and a GET of one that ends in `/i`
-    carry events and are answered 200, all other paths 404, until `respond` says otherwise. The paths of
-    Snowplow Micro (`/micro/all`, `/micro/good`, `/micro/bad`, `/micro/reset`, `/health`) are answered beside
-    that: no script touches them, and they are not in `requests`.
+    A POST to any path that ends in `/com.snowplowanalytics.snowplow/tp2` carries events, and so does a GET of a path
+    that ends in `/i`. Both are answered 200, and all other paths 404, until `respond` says otherwise. The paths of
+    Snowplow Micro (`/micro/all`, `/micro/good`, `/micro/bad`, `/micro/reset`, `/health`) are always answered.
+    `respond` does not change these answers, and the requests are not in `requests`.
 
-    All that is received stays in memory, until `reset`. With `keep_bodies=False`, for load tests, bodies are
-    read and thrown away: `requests` have their `size`, what asks for events raises `RuntimeError`. What is no
-    HTTP request is answered with 400 or what else fits, the connection closed, and nothing recorded.
+    What is received stays in memory until `reset`. When there is more than `max_bytes`, the oldest requests are
+    forgotten with their events. `totals` counts them, and a `wait_for` that would need them raises `RuntimeError`.
+    Decoded events take some six times their bytes. What is no HTTP request is answered with 400 or another fitting
+    status. Its connection is closed, and nothing is recorded.
 
-    Thread safety: every method and attribute may be used from any thread. A forked child of the process is no
-    server: it only lets go of the sockets that it inherited.
+    A page in a browser can reach this server, too, and the owner of a page can let its name lead to the loopback. So
+    a request is answered 403 and not recorded unless its `Host` is a loopback name or address, or `host`, or in
+    `allowed_hosts`. A collector that does not listen on the loopback also allows any bare address. `/micro/reset` is
+    refused to pages of another origin.
+
+    Args:
+        host: the name or address to listen on. Default "127.0.0.1"; "::1" for IPv6.
+        port: the port; 0, the default, for a free one.
+        keep_bodies: False for load tests: bodies are read and not kept. `requests` have their `size` then, and
+            whatever asks for events raises `RuntimeError`.
+        max_bytes: most bytes of bodies that are kept; each request counts as 1 kB more. Default 128 MiB; None for no
+            bound.
+        idle_timeout: seconds after which a connection is closed on which nothing comes, or a request is not complete.
+            Default 60; None for no limit.
+        allowed_hosts: more names that a `Host` may have.
+
+    Raises:
+        TypeError, ValueError: naming the argument, its value and what is allowed.
+
+    Thread safety: every method and attribute may be used from any thread. A forked child does not serve.
     """
 
-    def __init__(self, host: str = "127.0.0.1", port: int = 0, *, keep_bodies: bool = True) -> None:
+    def __init__(
+        self,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        *,
+        keep_bodies: bool = True,
+        max_bytes: int | None = DEFAULT_MAX_BYTES,
+        idle_timeout: float | None = 60.0,
+        allowed_hosts: Iterable[str] = (),
+    ) -> None:
         if not isinstance(host, str):
             raise TypeError(f"host={host!r}: a name or an address is expected")
         if not host:
@@ -57,30 +86,34 @@ class Collector:
         self._port = port
         if not isinstance(keep_bodies, bool):
             raise TypeError(f"keep_bodies={keep_bodies!r}: True or False is expected")
-        self._journal = Journal(keeps_bodies=keep_bodies)
+        if max_bytes is not None:
+            check_count("max_bytes", max_bytes, 1)
+        self._idle_timeout = None if idle_timeout is None else check_seconds("idle_timeout", idle_timeout)
+        self._guard = Guard(host, check_hosts("allowed_hosts", allowed_hosts))
+        self._journal = Journal(keeps_bodies=keep_bodies, max_bytes=max_bytes)
         self._lock = threading.Lock()  # start and close
         self._listener: socket.socket | None = None
         self._wake: socket.socket | None = None  # a byte written here ends the accepting thread
         self._acceptor: threading.Thread | None = None
         self._open: dict[int, Connection] = {}
         self._accepted = 0
-        # Written by the accepting thread alone, and by close when that has ended.
+        # Only the accepting thread writes to it, and `close` once that thread has ended.
         self._threads: set[threading.Thread] = set()
-        # Those of them that are about to end.
+        # The threads that are about to end.
         self._finished: list[threading.Thread] = []
 
     # Starting and stopping.
 
     def start(self) -> Collector:
-        """Listen, and return the collector itself; no effect when it does already.
+        """Listen, and return the collector itself. No effect if it listens already.
 
-        Raises an `OSError` that names the address when the port is in use, not allowed or the host unknown.
+        Raises an `OSError` that names the address if the port is in use or not allowed, or the host is unknown.
         """
         with self._lock:
             if self._listener is not None:
                 return self
             with ExitStack() as undo:  # what is open when something fails here
-                listener = undo.enter_context(_listen(self._host, self._port))
+                listener = undo.enter_context(listen(self._host, self._port))
                 receiver, wake = map(undo.enter_context, socket.socketpair())
                 port = listener.getsockname()[1]
                 self._journal.closing.clear()
@@ -94,11 +127,10 @@ class Collector:
         return self
 
     def close(self) -> None:
-        """Stop listening, end all connections and join the threads; what waits for its answer gets none.
+        """Stop listening, end all connections and join the threads. A request that waits for its answer gets none.
 
-        What was received stays readable. Again, or before `start`: no effect. A thread that does not end
-        within 5 s, because a function given to `respond` does not return, is reported with a
-        `ResourceWarning`.
+        What was received stays readable. A second call has no effect, nor has one before `start`. A thread may not end
+        within 5 s, because a function given to `respond` does not return. Then there is a `ResourceWarning`.
         """
         deadline = monotonic() + _CLOSE_TIMEOUT
         with self._lock:
@@ -138,16 +170,27 @@ class Collector:
         with receiver, selectors.DefaultSelector() as selector:
             selector.register(listener, selectors.EVENT_READ)
             selector.register(receiver, selectors.EVENT_READ)
-            while not any(key.fileobj is receiver for key, _ in selector.select()):
+            while not any(key.fileobj is receiver for key, _ in selector.select(self._end_idle())):
                 try:
                     sock, _ = listener.accept()
                 except BlockingIOError:
                     continue
-                except OSError:  # the client is gone again, or there are no descriptors left
+                except OSError:  # the client has left already, or there are no descriptors left
                     self._journal.closing.wait(0.02)
                     continue
                 sock.setblocking(True)  # BSD and macOS hand on the listener's non-blocking mode
                 self._serve(sock)
+
+    def _end_idle(self) -> float | None:
+        """End the connections whose time is up. Returns the seconds until the next look; None without connections."""
+        if self._idle_timeout is None or not self._open:
+            return None
+        deadline = monotonic() - self._idle_timeout
+        for connection in list(self._open.values()):
+            if connection.waiting_since <= deadline:
+                connection.cut()
+        # A connection may begin to wait at any time. To look now and then costs less than to be woken each time.
+        return min(max(self._idle_timeout / 4, 0.01), 1.0)
 
     def _serve(self, sock: socket.socket) -> None:
         while self._finished:
@@ -156,7 +199,7 @@ class Collector:
             self._threads.discard(thread)
         self._accepted += 1
         number = self._accepted
-        connection = Connection(sock, number, self._journal, self._answer_micro)
+        connection = Connection(sock, number, self._journal, self._answer_micro, self._guard.refusal)
 
         def run() -> None:
             try:
@@ -176,10 +219,10 @@ class Collector:
             sock.close()
 
     def _answer_micro(self, request: Request) -> bytes:
-        return answer_micro(self._journal, request)
+        return answer_micro(self._journal, self._guard, request)
 
     def _abandon(self) -> None:
-        """Let go of the parent's sockets, so that what the parent closes is closed."""
+        """Let go of the parent's sockets. Otherwise they would stay open after the parent has closed them."""
         for connection in list(self._open.values()):
             connection.abandon()
         for sock in (self._listener, self._wake):
@@ -213,11 +256,10 @@ class Collector:
 
     @property
     def events(self) -> list[dict[str, Any]]:
-        """The events of the accepted requests, in the order of acceptance, good or bad, as a new list.
+        """The events of the accepted requests, good or bad, in the order of acceptance, as a new list.
 
-        A request is accepted when it is answered 2xx, just before the answer goes out; `respond(accept=...)`
-        overrides that. Without delays and hangs the order is that of arrival. Bodies are decoded when first
-        asked for.
+        A request is accepted if it is answered 2xx, just before the answer goes out. `respond(accept=...)` overrides
+        that. Without delays and hangs this is the order of arrival. Bodies are decoded when they are first asked for.
         """
         return self._journal.events()
 
@@ -240,21 +282,26 @@ class Collector:
     def good(self) -> list[dict[str, Any]]:
         """The accepted events that follow the payload_data 1-0-4 rules.
 
-        That is: in an envelope with its schema and at least one event, all values strings, `tv`, `p` and `e`
-        there, and no name that the schema does not define.
+        The envelope has its schema and at least one event. All values of an event are strings. It has `tv`, `p` and
+        `e`, and no name that the schema does not define.
         """
         return [event for _, event in self._journal.verdict().good]
 
     @property
     def bad(self) -> list[BadEvent]:
-        """The accepted events that do not follow them, and why; a body that is no envelope is one entry."""
+        """The accepted events that do not follow these rules, and why. A body that is no envelope is one entry."""
         return self._journal.verdict().bad
+
+    @property
+    def totals(self) -> Totals:
+        """How many requests, good and bad events came since the start or `reset`, and how many are forgotten."""
+        return self._journal.totals()
 
     def wait_for(self, count: int, timeout: float = 10.0) -> list[dict[str, Any]]:
         """Wait until at least `count` events were accepted, and return all that were.
 
-        Raises `TimeoutError`, saying how many there are, when `timeout` seconds have passed, and
-        `RuntimeError` when a function given to `respond` failed.
+        Raises `TimeoutError`, which says how many there are, after `timeout` seconds (default 10). Raises
+        `RuntimeError` if a function given to `respond` raised, or some of the events are forgotten already.
         """
         return self._journal.wait_for(check_count("count", count, 0), check_seconds("timeout", timeout))
 
@@ -286,25 +333,27 @@ class Collector:
     ) -> None:
         """Say how the next requests are answered.
 
-        Calls queue up; when the queue is empty the answer is 200 again. Requests have been read whole before
-        any of this happens.
+        Calls queue up. When the queue is empty, the answer is 200 again. A request is read to its end before any of
+        this happens.
 
-        - `status`: 200 to 599, or a function that gets the `Request` and returns one.
-        - `times`: for how many requests (1 by default); None for all, until the next `respond` or `reset`.
-        - `headers`, `body`: of the answer. A Content-Length given here is sent as it is, also a wrong one.
-        - `delay`: seconds before the answer (0).
-        - `drip`: the answer goes out byte by byte with this many seconds between (0: at once).
-        - `interim`: interim statuses, as in `(103,)`, sent before the delay.
-        - `close`: announce and do the closing of the connection after the answer.
-        - `reset`: in place of an answer, reset the connection (TCP RST).
-        - `hang_up`: in place of an answer, close the connection.
-        - `hang`: hold the answer back until `release` or `reset`.
-        - `close_after_headers`: send the headers of an answer with a body, and close.
-        - `accept`: whether the events are kept; None for: if 2xx is answered. With True they are kept when
-          the request arrives, also if an error, a reset or nothing follows: the case of an answer that was
-          lost.
+        Args:
+            status: 200 to 599, or a function that gets the `Request` and returns a status. Default 200.
+            times: for how many requests. Default 1; None for all, until the next `respond` or `reset`.
+            headers, body: headers and body of the answer. A Content-Length given here is sent as it is, even if it is
+                wrong.
+            delay: seconds before the answer. Default 0.
+            drip: seconds between the bytes of the answer, which are sent one by one. Default 0, all at once.
+            interim: interim statuses, such as `(103,)`, which are sent before the delay.
+            close: send `Connection: close` with the answer, and close the connection after it.
+            reset: send no answer, but reset the connection (TCP RST).
+            hang_up: send no answer, but close the connection.
+            hang: hold the answer back until `release` or `reset`.
+            close_after_headers: send the headers of an answer with a body, and close the connection.
+            accept: whether the events are kept. Default: None, if the answer is 2xx. With True they are kept when the
+                request arrives, whatever follows. So a test can have an answer that is lost.
 
-        Raises `TypeError` or `ValueError` naming the argument, its value and what is allowed.
+        Raises:
+            TypeError, ValueError: naming the argument, its value and what is allowed.
         """
         if isinstance(interim, (str, bytes)) or not isinstance(interim, Iterable):
             raise TypeError(f"interim={interim!r}: a sequence of statuses is expected")
@@ -327,40 +376,17 @@ class Collector:
         )
 
     def release(self) -> None:
-        """Let the requests that hang now be answered; later ones hang again."""
+        """Answer the requests that hang now. Later ones hang again."""
         self._journal.release()
 
     def reset(self) -> None:
-        """Forget events, requests and script, and release what hangs; connections stay open."""
+        """Forget events, requests and what `respond` was told. Requests that hang are answered."""
         self._journal.reset()
 
     def drop_connections(self) -> None:
-        """End all open connections, as a server does without a word with idle ones; goes on listening."""
+        """End all open connections, as servers do with idle ones. The collector goes on listening."""
         for connection in list(self._open.values()):
             connection.cut()
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listener = socket.socket(family, kind, protocol)
-        try:
-            if sys.platform == "win32":
-                listener.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
-            else:
-                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(address)
-            listener.listen(_BACKLOG)
-            listener.setblocking(False)
-        except BaseException:
-            listener.close()
-            raise
-    except OSError as error:
-        where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        raise OSError(error.errno, f"cannot listen on {where}: {error.strerror or error}") from error
-    return listener
 
 
 def _abandon_in_child() -> None:

@@ -1,7 +1,8 @@
-"""One connection of the collector, in a thread of its own: requests in, the journal's answers out."""
+"""One connection of the collector, in its own thread. It reads requests, and answers as the journal says."""
 
 from __future__ import annotations
 
+import math
 import socket
 import struct
 import sys
@@ -10,6 +11,7 @@ from contextlib import suppress
 from io import BufferedReader
 from typing import Any
 
+from fastemit._time import monotonic
 from fastemit.testing._answer import OK, Answer, render, render_interim
 from fastemit.testing._journal import Journal, Ticket
 from fastemit.testing._micro import is_micro
@@ -20,7 +22,7 @@ _OK_BYTES = render(OK, 200, "POST", keep=True)
 # struct linger is two unsigned shorts on Windows, two ints elsewhere: on, and 0 seconds, which makes close()
 # send RST.
 _LINGER_0 = struct.pack("HH" if sys.platform == "win32" else "ii", 1, 0)
-# What may still be read of a client that was told off, and for how long it may pause.
+# How much is still read from a client whose request was refused, and for how long it may pause.
 _DRAIN_BYTES = 16 * 1024 * 1024
 _DRAIN_PAUSE = 1.0
 
@@ -32,15 +34,25 @@ class Connection:
     being closed.
     """
 
-    def __init__(self, sock: socket.socket, number: int, journal: Journal, micro: Callable[[Request], bytes]) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        number: int,
+        journal: Journal,
+        micro: Callable[[Request], bytes],
+        refusal: Callable[[Request], str | None],
+    ) -> None:
         self._sock = sock
         self._number = number
         self._journal = journal
         self._micro = micro
+        self._refusal = refusal
+        #: Since when the connection waits for the client; infinite while the client waits for its answer.
+        self.waiting_since = monotonic()
         self._scratch = None if journal.keeps_bodies else bytearray()
 
     def serve(self) -> None:
-        """Answer requests until either side has had enough, and close the socket. Raises no `OSError`."""
+        """Answer requests until one side ends the connection, and close the socket. Raises no `OSError`."""
         with suppress(OSError, ConnectionEnded), self._sock:
             self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             with BufferedReader(self._sock.makefile("rb", buffering=0), _BUFFER) as reader:
@@ -51,7 +63,7 @@ class Connection:
                     self._refuse(error)
 
     def cut(self) -> None:
-        """End the connection under the thread that serves it; its blocking calls return at once."""
+        """End the connection while its thread serves it. The thread's blocking calls return at once."""
         with suppress(OSError):
             self._sock.shutdown(socket.SHUT_RDWR)
 
@@ -61,13 +73,18 @@ class Connection:
             socket.close(self._sock.detach())
 
     def _exchange(self, reader: BufferedReader[Any]) -> bool:
-        """One request and its answer. False when the connection is to be closed."""
+        """Read one request and answer it. False if the connection must be closed then."""
+        self.waiting_since = monotonic()
+        if reader.peek(1):
+            self.waiting_since = monotonic()
         request = read_request(reader, self._sock.sendall, self._number, self._scratch)
         if request is None:
             return False
+        refused = self._refusal(request)
+        if refused is not None:
+            raise BadRequest(403, refused)
         if is_micro(request.path):
-            self._sock.sendall(self._micro(request))
-            return request.keeps_connection
+            return self._send(self._micro(request), 0.0) and request.keeps_connection
         answer, ticket = self._journal.arrived(request)
         if answer is OK and request.keeps_connection:
             self._sock.sendall(_OK_BYTES)
@@ -75,6 +92,7 @@ class Connection:
         return self._answer(request, answer, ticket)
 
     def _answer(self, request: Request, answer: Answer, ticket: Ticket) -> bool:
+        self.waiting_since = math.inf
         for interim in answer.interim:
             self._sock.sendall(render_interim(interim))
         if answer.delay and self._journal.closing.wait(answer.delay):
@@ -97,6 +115,7 @@ class Connection:
 
     def _send(self, data: bytes, gap: float) -> bool:
         if not gap:
+            self.waiting_since = monotonic()
             self._sock.sendall(data)
             return True
         for position in range(len(data)):
@@ -106,12 +125,12 @@ class Connection:
         return True
 
     def _refuse(self, error: BadRequest) -> None:
-        """Answer what is no request, then let the client read that before the connection goes.
+        """Answer what is no request, and let the client read the answer before the connection is closed.
 
-        A socket closed with unread bytes in it sends RST, on which the client's kernel drops the answer it
-        already has.
+        A socket that is closed with unread bytes sends RST. The client's kernel then drops the answer that it already
+        has.
         """
-        answer = Answer(error.status, body=error.reason.encode())
+        answer = Answer(error.status, body=error.reason.encode("utf-8"))
         self._sock.sendall(render(answer, error.status, "", keep=False))
         self._sock.shutdown(socket.SHUT_WR)
         self._sock.settimeout(_DRAIN_PAUSE)

@@ -9,23 +9,25 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from fastemit.testing._answer import Answer, render
+from fastemit.testing._guard import Guard
 from fastemit.testing._journal import BadEvent, Journal
+from fastemit.testing._payload import parse_json
 from fastemit.testing._request import Request
 
 
 def is_micro(path: str) -> bool:
-    """Whether a path is one of Micro's own, which no script touches and nobody counts."""
+    """Whether a path is one of Micro's. `respond` does not change their answers, and nothing counts them."""
     return path.startswith("/micro/") or path in ("/micro", "/health")
 
 
-def answer_micro(journal: Journal, request: Request) -> bytes:
+def answer_micro(journal: Journal, guard: Guard, request: Request) -> bytes:
     """The answer to a request for one of Micro's paths."""
-    status, content_type, body = _content(journal, request)
+    status, content_type, body = _content(journal, guard, request)
     answer = Answer(status, headers=(("Content-Type", content_type),), body=body)
     return render(answer, status, request.method, keep=request.keeps_connection)
 
 
-def _content(journal: Journal, request: Request) -> tuple[int, str, bytes]:
+def _content(journal: Journal, guard: Guard, request: Request) -> tuple[int, str, bytes]:
     if request.method not in ("GET", "POST", "HEAD"):
         return 405, "text/plain", b"GET or POST is expected"
     if request.path == "/health":
@@ -44,6 +46,10 @@ def _content(journal: Journal, request: Request) -> tuple[int, str, bytes]:
     elif request.path == "/micro/bad":
         result = _select([_bad(bad) for bad in journal.verdict().bad], filters, _BAD_FILTERS)
     elif request.path == "/micro/reset":
+        if request.method == "HEAD":
+            return 405, "text/plain", b"POST or GET is expected"
+        if not guard.may_reset(request):
+            return 403, "text/plain", b"a page of another origin may not reset the collector; a program may, by POST"
         journal.reset()
         result = _summary(journal)
     else:
@@ -52,14 +58,16 @@ def _content(journal: Journal, request: Request) -> tuple[int, str, bytes]:
 
 
 def _summary(journal: Journal) -> dict[str, int]:
-    good, bad = journal.verdict()
-    return {"total": len(good) + len(bad), "good": len(good), "bad": len(bad)}
+    _, good, bad, forgotten = journal.totals()
+    summary = {"total": good + bad, "good": good, "bad": bad}
+    # Micro has no such entry, so it is there only when there is something to tell.
+    return {**summary, "forgotten": forgotten} if forgotten else summary
 
 
 def _filters(request: Request) -> dict[str, Any]:
     if request.method != "POST" or not request.body:
         return {}
-    filters = json.loads(request.body)
+    filters = parse_json(request.body)
     if not isinstance(filters, dict):
         raise ValueError("the filters are not a JSON object")  # noqa: TRY004  the client's mistake, not a caller's
     limit = filters.get("limit", 0)
@@ -140,7 +148,7 @@ def _self_describing(event: dict[str, Any], plain: str, encoded: str) -> Any:
         if text is None and encoded in event:
             value = event[encoded]
             text = base64.urlsafe_b64decode(value + "=" * (-len(value) % 4))
-        envelope = None if text is None else json.loads(text)
-    except (ValueError, binascii.Error, RecursionError):
+        envelope = None if text is None else parse_json(text)
+    except (ValueError, binascii.Error):
         return None
     return envelope.get("data") if isinstance(envelope, dict) else None

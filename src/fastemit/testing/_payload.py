@@ -15,6 +15,11 @@ _SCHEMA = re.compile(r"iglu:com\.snowplowanalytics\.snowplow/payload_data/jsonsc
 
 REQUIRED = ("tv", "p", "e")
 
+# No tracker comes near this limit. Python's own limit depends on the stack of the thread that parses, and JSON just
+# below it could be parsed, but not written again.
+MAX_NESTING = 100
+TOO_DEEP = f"nested more than {MAX_NESTING} levels deep"
+
 # iglu:com.snowplowanalytics.snowplow/payload_data/jsonschema/1-0-4 has `additionalProperties: false`: an
 # event with any other name in it becomes a failed event.
 PROPERTIES = frozenset(
@@ -38,21 +43,19 @@ _JSON_TYPES = {
 
 
 class Decoded(NamedTuple):
-    """The content of one request: its items (events, when all is well), or else what is wrong with the
-    whole."""
+    """The content of one request: its items (events, if all is well), or else what is wrong with the request."""
 
     items: list[Any]
     error: str | None
 
 
 def carries_events(method: str, path: str) -> bool:
-    """Whether a request is one of a tracker's: POST to `.../tp2` or GET of `.../i`, with any prefix before
-    it."""
+    """Whether a request comes from a tracker: POST to `.../tp2` or GET of `.../i`, with any prefix."""
     return (method == "POST" and path.endswith(POST_PATH)) or (method == "GET" and path.endswith(GET_PATH))
 
 
 def decode(method: str, path: str, query: str, body: bytes) -> Decoded:
-    """Take a tracker's request apart. A request that is no tracker's has no items and no error."""
+    """Take a tracker's request apart. For any other request there are no items and no error."""
     if not carries_events(method, path):
         return Decoded([], None)
     return _decode_query(query) if method == "GET" else _decode_envelope(body)
@@ -68,13 +71,36 @@ def _decode_query(query: str) -> Decoded:
     return Decoded([dict(pairs)], None)
 
 
+def parse_json(text: str | bytes, **options: Any) -> Any:
+    """`json.loads` for what anybody may have sent. Raises only `ValueError`; `TOO_DEEP` is for too deep nesting."""
+    try:
+        value = json.loads(text, **options)
+    except RecursionError:
+        raise ValueError(TOO_DEEP) from None
+    level = [value]
+    for _ in range(MAX_NESTING + 1):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, (dict, list))
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, (dict, list))
+        ]
+        if not level:
+            return value
+    raise ValueError(TOO_DEEP)
+
+
 def _decode_envelope(body: bytes) -> Decoded:
     try:
-        # Not json.loads(body): that lets encoded surrogates and UTF-16 pass, which a collector refuses.
-        envelope = json.loads(body.decode("utf-8"), parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        # The message of a decoding error quotes no more than a position, so that no payload gets into logs.
-        reason = error.msg if isinstance(error, json.JSONDecodeError) else type(error).__name__
+        # Decoded first, because `json.loads` of bytes accepts encoded surrogates and UTF-16, which a collector refuses.
+        envelope = parse_json(body.decode("utf-8"), parse_constant=_refuse_constant)
+    except ValueError as error:
+        # The message of a decoding error has only a position, so that no payload gets into logs.
+        if isinstance(error, json.JSONDecodeError):
+            reason = error.msg
+        else:
+            reason = TOO_DEEP if str(error) == TOO_DEEP else type(error).__name__
         return Decoded([], f"the body is not JSON: {reason}")
     if not isinstance(envelope, dict) or "schema" not in envelope or "data" not in envelope:
         return Decoded([], "the body is not a self-describing JSON: an object with schema and data is expected")
@@ -89,8 +115,7 @@ def _decode_envelope(body: bytes) -> Decoded:
 
 
 def judge(event: object) -> list[str]:
-    """What payload_data 1-0-4 finds wrong with one event; empty when it is good. Names properties, quotes no
-    values."""
+    """What is wrong with one event by payload_data 1-0-4; empty if it is good. It names properties, but no values."""
     if not isinstance(event, dict):
         return [f"object expected, {_type_name(event)} found"]
     errors = [f"required property {name!r} is missing" for name in REQUIRED if name not in event]
@@ -107,4 +132,4 @@ def _type_name(value: object) -> str:
 
 
 def _refuse_constant(name: str) -> None:
-    raise ValueError(name)  # NaN and Infinity: Python's JSON alone has them
+    raise ValueError(name)  # NaN and Infinity, which only Python takes for JSON

@@ -1,7 +1,6 @@
-"""Requests as the collector keeps them, and the reader that takes them off a connection.
+"""Requests as the collector keeps them, and the reader that takes them from a connection.
 
-`http.server` would do, but its header parser (that of `email`) costs more than all the rest of a small
-request.
+`http.server` would do, but its header parser, which is that of `email`, costs more than the rest of a small request.
 """
 
 from __future__ import annotations
@@ -27,8 +26,7 @@ _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,8})[ \t]*(?:;[^\r\n]*)?\r\n")
 
 
 class BadRequest(Exception):
-    """What was read is no request that the collector understands: it is answered `status` and the connection
-    ends."""
+    """The collector does not understand what was read. It answers with `status`, and the connection ends."""
 
     def __init__(self, status: int, reason: str) -> None:
         super().__init__(status, reason)
@@ -41,10 +39,9 @@ class ConnectionEnded(Exception):
 
 
 class Headers(Mapping[str, str]):
-    """The header fields of a request, looked up without regard to case; the values of a repeated one joined
-    by ", ".
+    """The header fields of a request, by names in any case. The values of a repeated field are joined by ", ".
 
-    Iterating gives the names as they were sent. Immutable, so safe to share between threads.
+    Iterating gives the names as they were sent. It is immutable, so threads may share it.
     """
 
     __slots__ = ("_by_name", "pairs")
@@ -77,7 +74,7 @@ class Headers(Mapping[str, str]):
         return f"Headers({self.pairs!r})"
 
     def getlist(self, name: str) -> tuple[str, ...]:
-        """Every value of a header, in the order sent; empty when it was not sent."""
+        """Every value of a header, in the order sent; empty if it was not sent."""
         return self._by_name.get(name.lower(), ())
 
 
@@ -85,8 +82,7 @@ class Headers(Mapping[str, str]):
 class Request:
     """One request as it arrived.
 
-    Thread safety: nobody writes to it but the collector, which fills in `status` once, just before it
-    answers.
+    Thread safety: only the collector writes to it. It sets `status` once, just before it answers.
     """
 
     method: str
@@ -114,7 +110,7 @@ class Request:
 
     @property
     def decoded(self) -> Decoded:
-        """What it carries, decoded once and kept."""
+        """Its content, which is decoded once and kept."""
         decoded = self._decoded
         if decoded is None:
             decoded = decode(self.method, self.path, self.query, self.body)
@@ -137,16 +133,16 @@ class Request:
         return not any("close" in value.lower() for value in self.headers.getlist("Connection"))
 
     def answered(self, status: int) -> None:
-        """Note the status that is about to be sent. For the collector alone."""
+        """Note the status that is about to be sent. Only the collector calls this."""
         object.__setattr__(self, "status", status)
 
 
 def read_request(
     reader: BufferedReader[Any], send: Callable[[bytes], object], connection: int, scratch: bytearray | None
 ) -> Request | None:
-    """Read one request; None when the client closed the connection instead of sending another.
+    """Read one request. None if the client closed the connection instead of sending another.
 
-    `send` gets the interim answer to `Expect: 100-continue`. With `scratch`, bodies go there and are lost.
+    `send` gets the interim answer to `Expect: 100-continue`. With `scratch`, bodies are read into that and not kept.
     Raises `BadRequest`, `ConnectionEnded` and `OSError`.
     """
     line = reader.readline(MAX_REQUEST_LINE + 1)
@@ -154,7 +150,7 @@ def read_request(
         line = reader.readline(MAX_REQUEST_LINE + 1)
     if not line:
         return None
-    # Short ones repeat, as the path of a POST does; long ones are GETs with an event in each.
+    # Short request lines repeat, such as that of a POST. A long one is a GET with an event in it.
     parse = _parse_request_line if len(line) > 120 else _cached_request_line
     method, target, path, query, version = parse(line)
     headers = _read_headers(reader)
@@ -215,7 +211,7 @@ def _parse_header_line(line: bytes) -> tuple[str, str]:
     return name.decode("ascii"), value.strip(b" \t").decode("latin-1")
 
 
-# A client sends the same lines with every request: looking them up costs a tenth of taking them apart.
+# A client sends the same lines with every request. To look them up costs a tenth of taking them apart.
 _cached_header_line = lru_cache(maxsize=512)(_parse_header_line)
 
 
@@ -278,8 +274,7 @@ def _read_chunked(reader: BufferedReader[Any]) -> bytes:
 
 
 def _read_exactly(reader: BufferedReader[Any], size: int) -> bytes:
-    # BufferedReader reads what is larger than its buffer straight into the result: no second copy of a large
-    # body.
+    # BufferedReader reads what is larger than its buffer straight into the result, so a large body is not copied.
     data = reader.read(size)
     if len(data) != size:
         raise ConnectionEnded

@@ -1,0 +1,3 @@
+"""What `_system.pyx` offers to the other extensions."""
+
+cdef const long* fork_count() noexcept

@@ -1,0 +1,30 @@
+"""`close` and `on_lost`: the process may end as soon as `close` returns, so what is left has been told by then."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from tests.support.delivery import DEADLINE, Rig, Running, numbers, put
+
+
+def test_close_waits_until_a_sender_that_tells_of_the_same_events_has_done_so(rig: Rig) -> None:
+    entered, release = threading.Event(), threading.Event()
+    told: list[int] = []
+
+    def lost(reason: str, events: list[dict[str, Any]]) -> None:
+        entered.set()
+        assert release.wait(DEADLINE)
+        told.extend(numbers(events))
+
+    emitter = rig.emitter(on_lost=lost)
+    put(emitter)
+    rig.shut_the_gate(emitter)
+    # As the last sender does when its time is up.
+    sender = Running(emitter._delivery.tell_lost)
+    assert entered.wait(DEADLINE)
+    closing = Running(lambda: (emitter.close(0), told.copy()))
+    assert closing.goes_on()
+    release.set()
+    assert closing.result() == (1, [0])
+    sender.result()
