@@ -10,12 +10,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fastemit import AsyncEmitter, Emitter, RedisEmitter, RedisWorker
+from fastemit.redis.scripts import InFlight
 from fastemit.testing import Collector
 from tests.support.redis_server import QUICK, RedisServer, redis, running
 from tests.support.redis_workers import arrived, at_work, left, make, put
@@ -153,6 +155,28 @@ def test_a_redis_that_was_away_for_longer_than_a_silence_may_last_takes_nobody_f
         # They look, and give their signs, several times in a silence.
         wait(silence)
         assert (slow._redis.id, other.recovered_events) == (first, had)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGSTOP")
+@pytest.mark.parametrize("hangs", ["a call before the look", "the look"])
+def test_a_redis_that_hung_for_longer_than_a_silence_may_last_takes_nobody_for_dead(
+    server: RedisServer, rdb: Any, hangs: str
+) -> None:
+    """No call fails, if the client has no time limit. So nothing but the time of the call tells that Redis was away."""
+    put(rdb, 10)
+    slow, other = InFlight(rdb, "snowplow", TAKEOVER), InFlight(rdb, "snowplow", TAKEOVER)
+    slow.take(0, 10, 10**6)
+    assert other.silent() == []
+    with ThreadPoolExecutor(1) as pool:
+        with server.paused():
+            answer: Future[Any] = pool.submit(other.silent if hangs == "the look" else lambda: other.take(0, 1, 1))
+            time.sleep(LONG)
+        assert answer.result() == []
+    # It was as fast as it could be, and `slow` not.
+    assert other.silent() == []
+    # A dead worker is still found.
+    wait(LONG)
+    until(lambda: [name for name, _ in other.silent()] == [slow.id.encode()])
 
 
 # -- beside workers of the released version ----------------------------------------------------------------------------

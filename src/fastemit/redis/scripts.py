@@ -22,6 +22,8 @@ from uuid import uuid4
 
 import redis
 
+from fastemit._time import monotonic
+
 #: The key of the list, unless another one is given.
 DEFAULT_KEY: Final = "snowplow"
 #: What a step answers if it was not done: the worker was taken for dead; its in-flight list is not as long as it
@@ -207,6 +209,8 @@ class InFlight:
         self._signs = beside(key, "signs")
         self._rdb = rdb
         self._milliseconds = max(int(time_to_live * 1000), 1)
+        #: Seconds that a call may last. If one lasts longer, Redis may have served nobody meanwhile.
+        self._prompt = time_to_live / 12
         self.begin()
 
     def begin(self) -> None:
@@ -215,10 +219,20 @@ class InFlight:
         self.inflight, self._alive = beside(self.key, f"inflight:{self.id}"), beside(self.key, f"alive:{self.id}")
         #: The sign of life that each worker had at the last look.
         self._seen: dict[bytes, bytes] = {}
+        #: Whether Redis was away since the last look, so that nobody could give a sign.
+        self._was_away = False
 
     def _run(self, script: str, keys: Sequence[str | bytes], *arguments: Any) -> Any:
-        # Never decoded, even by a client with `decode_responses`: what lies in the list may be no UTF-8.
-        return self._rdb.execute_command("EVAL", script, len(keys), *keys, *arguments, NEVER_DECODE=True)
+        return self._call("EVAL", script, len(keys), *keys, *arguments)
+
+    def _call(self, *command: Any) -> Any:
+        began = monotonic()
+        try:
+            # Never decoded, even by a client with `decode_responses`: what lies in the list may be no UTF-8.
+            return self._rdb.execute_command(*command, NEVER_DECODE=True)
+        finally:
+            if monotonic() - began > self._prompt:
+                self._was_away = True
 
     def _own(self, script: str, to: str, held: int, *arguments: Any) -> Any:
         keys = (self.inflight, self._signs, self._alive, self._workers, to)
@@ -242,7 +256,7 @@ class InFlight:
     def all_held(self) -> list[bytes] | int:
         """What the in-flight list holds in Redis, or `NO_LIST`."""
         try:
-            answer: list[bytes] = self._rdb.execute_command("LRANGE", self.inflight, 0, -1, NEVER_DECODE=True)
+            answer: list[bytes] = self._call("LRANGE", self.inflight, 0, -1)
         except redis.ResponseError as error:
             if not is_wrong_type(error):
                 raise
@@ -260,9 +274,13 @@ class InFlight:
 
         A worker is dead if it has been silent for too long by the clock of Redis, and has given no sign since our last
         look. The second condition is for a clock that jumps, as at a failover: a live worker gives a sign between two
-        looks.
+        looks. After a call that lasted long, this look counts as the first.
         """
         answer = self._run(LOOK, (self._signs, self._workers), self._milliseconds)
+        if self._was_away:
+            self._was_away = False
+            self.forget_signs()
+            return []
         before, self._seen = self._seen, dict(zip(answer[::3], answer[1::3], strict=True))
         return [
             (worker, sign)
