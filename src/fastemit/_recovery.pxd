@@ -19,6 +19,7 @@ from fastemit._ring_files cimport (
 )
 from fastemit._segment cimport Format, STM_DIGITS
 from fastemit._segment_file cimport SegFile, file_check, release, step
+from fastemit._shape cimport plain_members
 from fastemit._text cimport run8
 
 
@@ -70,7 +71,7 @@ cdef inline Verdict json_shape(const uint8_t* text, size_t length, char* room) n
     cdef const uint8_t* at = text + 1
     if length == 0 or text[0] != b"{":
         return DAMAGED_EVENT
-    if length == 1:
+    if length == 1 or plain_members(at, length - 1):
         return GOOD_EVENT
     while True:
         at = string_end(at, end, room)

@@ -245,6 +245,42 @@ def test_what_is_no_event_is_not_sent_although_its_check_fits(text: bytes) -> No
     assert [lost for lost, _, _ in answer.damaged] == [1]
 
 
+#: Pieces that a text of an event is made of, and others that have no place in it.
+pieces = st.sampled_from(
+    [
+        b'"',
+        b":",
+        b",",
+        b'":"',
+        b'","',
+        b'"a":"b"',
+        b"x" * 7,
+        b"x" * 30,
+        b"\\",
+        b'\\"',
+        b"\\\\",
+        b"\xc3\xa9",
+        b"\x1f",
+        b"{",
+        b" ",
+    ]
+)
+
+
+@settings(max_examples=2000, deadline=None)
+@given(st.lists(pieces, max_size=12), st.integers(0, 130))
+def test_what_is_sent_is_what_a_parser_reads_as_an_object(parts: list[bytes], shift: int) -> None:
+    """`shift` moves the pieces over the borders of the blocks that are looked at in one step."""
+    text = b'{"%b":"' % (b"n" * shift) + b"".join(parts)
+    answer, events = recovered(Forged(json_events(text)).made())
+    try:
+        wanted = [json.loads(text + b"}")]
+    except ValueError:
+        wanted = []
+    assert [{name: event[name] for name in event if name != "stm"} for event in events] == wanted
+    assert len(answer.damaged) == 1 - len(wanted)
+
+
 @pytest.mark.parametrize("text", [b'{"a":1', b'{"a":null,"b":[{}]', b'{"a" : "1"', b'{"a":"\\ud800"'], ids=repr)
 def test_events_of_unusual_shape_are_sent_if_they_are_json_objects(text: bytes) -> None:
     answer, events = recovered(Forged(json_events(text)).made())
