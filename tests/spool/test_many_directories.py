@@ -45,13 +45,14 @@ def test_they_are_taken_over_a_few_at_a_time_in_their_order(rig: Rig, tmp_path: 
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(180)
 def test_ten_thousand_of_them_are_taken_over(rig: Rig, tmp_path: Path) -> None:
     spool = tmp_path / "spool"
     leave(rig.collector.url, spool, "put(1)", background=False, batch_size=10, max_request_bytes=2000)
     (home,) = spool.iterdir()
     for number in range(1, 10_000):
         shutil.copytree(home, spool / f"1-{number:08x}")
-    done = leave(rig.collector.url, spool, TAKES_OVER)
+    done = leave(rig.collector.url, spool, TAKES_OVER, patience=100)
     assert (done.stdout, done.stderr) == ("True 10000\n", "")
     assert arrivals(rig.collector) == {0: 10_000}
     assert homes(spool) == []

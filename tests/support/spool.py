@@ -107,7 +107,9 @@ def segments(spool: Path) -> list[Path]:
     return sorted(spool.glob("*/*.seg"))
 
 
-def leave(url: str, spool: Path, script: str = "put(3)", **settings: Any) -> subprocess.CompletedProcess[str]:
+def leave(
+    url: str, spool: Path, script: str = "put(3)", patience: float = PATIENCE, **settings: Any
+) -> subprocess.CompletedProcess[str]:
     """Have a process accept events, and end without its exit handlers."""
     text = f"""
 import os, sys, threading, time
@@ -127,7 +129,7 @@ os._exit(0)
         env=environment(),
         capture_output=True,
         text=True,
-        timeout=PATIENCE,
+        timeout=patience,
         check=False,
     )
 
