@@ -208,6 +208,7 @@ class Emitter(Intake, Attributes):
         )
         if files is not None:
             files.serve(native)
+            transport.meanwhile = files.helper()
         buffer: EventQueue = native
         store: Any = event_store
         lost: list[PayloadDict] = []

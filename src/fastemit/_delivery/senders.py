@@ -137,7 +137,7 @@ class Senders(Workers):
         hooks = self._hooks
         while True:
             seen = self._buffer.signals
-            self._tend()
+            put_off = self._tend(put_off=True)
             if self.look_for_hooks() and hooks is not None:
                 # Otherwise the event that woke this sender would have called it.
                 guarded(lambda: hooks.flush_if_reached(self.flush_soon), self._flush_raised)
@@ -152,6 +152,9 @@ class Senders(Workers):
                     self._buffer.signal()
                 # No wait goes beyond the deadline of a close that has begun.
                 self._courier.attempt(step, self._schedule.ends_at)
+            elif put_off:
+                # There is no request now.
+                self._tend()
             elif isinstance(step, Tick):
                 self._tick()
             elif isinstance(step, Exit):

@@ -172,14 +172,27 @@ class Workers(abc.ABC):
             self._schedule.flush()
         self.reconsider()
 
-    def _tend(self) -> None:
-        """Look after the files that events are in, if there are any, and if that is due. No lock is held."""
+    def _tend(self, put_off: bool = False) -> bool:
+        """Look after the files that events are in, if there are any, and if that is due. No lock is held.
+
+        Args:
+            put_off: the work may be left to the next request, if there seems to be one.
+
+        Returns:
+            Whether it was left to that.
+        """
         spool = self._parts.spool
-        if spool is not None and spool.wants_tending and spool.tend(take_over=not self._schedule.closing):
-            with self._lock:
-                self._parts.admission.wake()
+        if spool is not None:
+            spool.takes_over = not self._schedule.closing
+            if spool.wants_tending:
+                if put_off and self.looked and self._buffer.queued_events and spool.can_wait:
+                    return True
+                if spool.tend():
+                    with self._lock:
+                        self._parts.admission.wake()
         if not self.looked or self.looking:
             self._tell_looked()
+        return False
 
     def _tell_looked(self) -> None:
         with self._lock:

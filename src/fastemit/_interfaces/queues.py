@@ -157,6 +157,14 @@ class Keeping(Protocol):
         ...
 
     @property
+    def can_wait(self) -> bool:
+        """Whether that can wait for the next request, because the last one has told the files that it waits."""
+        ...
+
+    #: Whether what dead processes have left is taken over. False once the emitter is being closed.
+    takes_over: bool
+
+    @property
     def closed(self) -> bool:
         """Whether the rest was left to other emitters."""
         ...

@@ -44,6 +44,8 @@ class Life:
         self.last_number = 0
         self.closed = False
         self.try_again_at = 0.0
+        #: Whether there may be room where there was none, which nobody was told yet.
+        self.has_room_again = False
         #: Until when many files are kept ready, because `input` has used up the spare ones.
         self.hurried_until = 0.0
         self.look_at = 0.0

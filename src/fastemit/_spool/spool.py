@@ -70,6 +70,9 @@ class Spool:
         self._method = method
         self._sync = sync
         self._any_endpoint = any_endpoint
+        #: False once the emitter is being closed.
+        self.takes_over = True
+        self._served_meanwhile = False
         self._buffer: weakref.ref[EventBuffer] = lambda: None  # type: ignore[assignment]
         self._notes: deque[tuple[str, str]] = deque()
         #: Logs a warning, but not too often.
@@ -133,7 +136,19 @@ class Spool:
     def wants_tending(self) -> bool:
         """Whether `tend` should be called now."""
         buffer = self._buffer()
-        return (buffer is not None and buffer.wants_service) or monotonic() >= self.due_at()
+        wants_service = buffer is not None and buffer.wants_service
+        return wants_service or self._life.has_room_again or bool(self._notes) or monotonic() >= self.due_at()
+
+    @property
+    def can_wait(self) -> bool:
+        """Whether `tend` may be left to `tend_meanwhile` once, because the last request has called it."""
+        buffer = self._buffer()
+        life = self._life
+        served, self._served_meanwhile = self._served_meanwhile, False
+        if not served or buffer is None or life.has_room_again or self._notes or monotonic() >= self.due_at():
+            return False
+        # Otherwise `input` would have to make a file.
+        return life.home is None or buffer.spare_files > 0
 
     @property
     def closed(self) -> bool:
@@ -227,7 +242,7 @@ class Spool:
         """Do the work that is due: look after this process's files, and after what dead processes have left.
 
         Args:
-            take_over: False once the emitter is being closed.
+            take_over: False to take over nothing now.
 
         Returns:
             Whether there may be room where there was none.
@@ -237,36 +252,70 @@ class Spool:
         if buffer is None or life.closed:
             return False
         with life.lock:
-            full = life.try_again_at > 0
-            self._say_how_many(life, buffer)
-            wanted = buffer.spares_wanted
-            self._serve_finished(life, buffer)
-            gone = life.home is not None and monotonic() >= life.look_at and life.home.was_removed
-            if gone:
-                self._maker.leave_removed(life, life.home)
-                for number in buffer.take_back():
-                    life.files.pop(number, None)
-            if buffer.mapped_files > buffer.most_mapped:
-                self._park(life, buffer)
-            if life.home is not None or full or gone:
-                # No more than are wanted. If `input` uses them up as fast, others have to be parked in between.
-                for _ in range(0, wanted, AT_ONCE):
-                    few = wanted - buffer.spare_files
-                    if few <= 0 or not self._make(life, buffer, buffer.file_bytes, min(few, AT_ONCE)):
-                        break
-                if buffer.spare_files >= wanted:
-                    life.try_again_at = 0.0
-            if take_over:
-                self._take_over(life, buffer)
+            self._look_after_files(life, buffer, gone=self._was_removed(life))
+            if take_over and self.takes_over:
+                self._look_for_the_dead(life)
+                self._feed(life, buffer)
             unwritten: list[Unwritten] = []
             if monotonic() >= life.sync_at and self._sync is not None:
                 unwritten = find_unwritten(life)
                 life.sync_at = monotonic() + self._sync
-            roomy = full and (life.try_again_at == 0 or buffer.spare_files > 0)
+            roomy, life.has_room_again = life.has_room_again, False
         # Without the lock, because a write to the disk may take seconds.
         write_disk(unwritten, self._note)
         self._tell()
         return roomy
+
+    def helper(self) -> Callable[[], None]:
+        """Makes what a transport calls while the collector works on a request. It does not keep the spool alive."""
+        me = weakref.ref(self)
+
+        def tend_meanwhile() -> None:
+            spool = me()
+            if spool is not None:
+                spool.tend_meanwhile()
+
+        return tend_meanwhile
+
+    def tend_meanwhile(self) -> None:
+        """Do the quick part of what `tend` does, if some is due. It neither logs nor raises; `tend` does both later."""
+        buffer = self._buffer()
+        life = self._life
+        self._served_meanwhile = True
+        if buffer is None or life.closed or not buffer.wants_service:
+            return
+        # The answer counts more than this. What fails here fails in `tend` too.
+        with contextlib.suppress(Exception), life.lock:
+            self._look_after_files(life, buffer)
+            if self.takes_over:
+                self._feed(life, buffer)
+
+    @staticmethod
+    def _was_removed(life: Life) -> bool:
+        return life.home is not None and monotonic() >= life.look_at and life.home.was_removed
+
+    def _look_after_files(self, life: Life, buffer: EventBuffer, gone: bool = False) -> None:
+        """Remove finished files, park some, and make spare ones. `gone`: somebody has removed the directory."""
+        full = life.try_again_at > 0
+        self._say_how_many(life, buffer)
+        wanted = buffer.spares_wanted
+        self._serve_finished(life, buffer)
+        if gone:
+            self._maker.leave_removed(life, life.home)
+            for number in buffer.take_back():
+                life.files.pop(number, None)
+        if buffer.mapped_files > buffer.most_mapped:
+            self._park(life, buffer)
+        if life.home is not None or full or gone:
+            # No more than are wanted. If `input` uses them up as fast, others have to be parked in between.
+            for _ in range(0, wanted, AT_ONCE):
+                few = wanted - buffer.spare_files
+                if few <= 0 or not self._make(life, buffer, buffer.file_bytes, min(few, AT_ONCE)):
+                    break
+            if buffer.spare_files >= wanted:
+                life.try_again_at = 0.0
+        if full and (life.try_again_at == 0 or buffer.spare_files > 0):
+            life.has_room_again = True
 
     def _serve_finished(self, life: Life, buffer: EventBuffer) -> None:
         for number in buffer.finished():
@@ -287,15 +336,19 @@ class Spool:
         life.try_again_at = 0.0
         return True
 
-    def _take_over(self, life: Life, buffer: EventBuffer) -> None:
+    @staticmethod
+    def _look_for_the_dead(life: Life) -> None:
         now = monotonic()
         if now >= life.look_at:
             life.look_at = now + LOOK_EVERY
             life.estate.look()
+
+    @staticmethod
+    def _feed(life: Life, buffer: EventBuffer) -> None:
         if life.estate.claims or life.estate.waiting:
             life.estate.feed(buffer, life.next_number)
         # If there was no room, it is tried again when a file is finished, or at this time.
-        life.feed_at = now + 1.0 if life.estate.put_off else math.inf
+        life.feed_at = monotonic() + 1.0 if life.estate.put_off else math.inf
 
     # -- the end -----------------------------------------------------------------------------------------------------
 

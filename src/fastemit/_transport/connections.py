@@ -10,6 +10,7 @@ import os
 import queue
 import socket
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from urllib3.connection import HTTPConnection, HTTPSConnection
@@ -36,6 +37,8 @@ class Exchange(threading.local):
     """What the layers tell each other about the request under way. Each thread has its own."""
 
     read_timeout: float = 0.0
+    #: See `RequestTransport.meanwhile`.
+    meanwhile: Callable[[], None] | None = None
     #: The query, already encoded. It is added after urllib3 has looked at the address, which saves it the work.
     query: str = ""
     #: There is a connection, and bytes of the request may have left.

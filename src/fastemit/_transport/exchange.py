@@ -184,6 +184,10 @@ class Lean:
         room = self._room
         if room is None:
             self._room = room = memoryview(bytearray(_ROOM))
+        meanwhile = self.exchange.meanwhile
+        if meanwhile is not None and self._sent_whole:
+            meanwhile()
+        # The collector has all of its time, however long that took here.
         read_timeout = self.exchange.read_timeout
         deadline = monotonic() + read_timeout
         self.sock.settimeout(read_timeout)

@@ -142,6 +142,7 @@ class HttpTransport(RequestTransport):
             connect, read = min(connect, cap), min(read, cap)
         exchange = self._exchange
         exchange.read_timeout = read
+        exchange.meanwhile = self.meanwhile
         # Each stale connection costs one resend and leaves the pool. So this ends with a new connection, if not before.
         for _ in range(self._connections + 9):
             # With a user's manager nobody knows. A read timeout means that the request was under way.
