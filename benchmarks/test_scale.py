@@ -172,7 +172,9 @@ def test_event_sizes(
     with by_size(size, byte_server) as (runs, _):
         rates = medians(benchmark.pedantic(interleaved, (runs, ROUNDS), rounds=1))
     ratio = rates["fastemit, MB/s"] / rates["by hand, MB/s"]
-    record(f"events of {size:,} B", ratio, "times ready-made bodies", aim, at_least=True, guard=2, detail=rates)
+    # A short run is little more than the first use of memory, and machines differ in what that costs.
+    guard = 5 if SMOKE else 2
+    record(f"events of {size:,} B", ratio, "times ready-made bodies", aim, at_least=True, guard=guard, detail=rates)
 
 
 def test_small_events(byte_server: Server | Nginx, benchmark: BenchmarkFixture, record: Any) -> None:
