@@ -17,7 +17,7 @@ from fastemit._buffer import NOTIFY_ALWAYS, NOTIFY_WHEN_DUE, EventBuffer
 from fastemit._delivery import FOREVER, POISON_AFTER
 from fastemit._encode import KeptEvent
 from fastemit._interfaces import Encoded, Sleeper
-from fastemit._signals import guarded
+from fastemit._signals import guarded, raise_of_signal_handler
 from fastemit._stores.batch import Refused, StoreBatch, kept_of
 from fastemit._stores.books import Books
 from fastemit._time import monotonic
@@ -111,13 +111,13 @@ class StoreBuffer(Books):
         with self.lock:
             taken = False
             if not self.starving or urgent:
-                answer = guarded(
-                    lambda: self._store.add_event(kept.original) is not False,
-                    lambda error: self._add_event_raised(error, kept.original),
-                )
-                if answer is None:
+                # As `guarded` does, which would make two functions for each event.
+                try:
+                    taken = self._store.add_event(kept.original) is not False
+                except Exception as error:  # noqa: BLE001 - the user's code may raise anything
+                    raise_of_signal_handler(error)
+                    self._add_event_raised(error, kept.original)
                     return 1  # so that the caller logs it
-                taken = answer
                 if not taken:
                     self._most = self._stored() + self._staged.unsettled_events
             if taken:
