@@ -37,7 +37,7 @@ class Hooks:
     def find(self, name: str) -> Callable[..., Any] | None:
         """The method of this name if it is not the emitter's own, else None."""
         emitter = self._emitter()
-        if emitter is None or not (name in emitter.__dict__ or self._overridden(type(emitter), name)):
+        if emitter is None or (name not in emitter.__dict__ and getattr(type(emitter), name) in self._own[name]):
             return None
         method: Callable[..., Any] = getattr(emitter, name)
         return method
@@ -45,7 +45,18 @@ class Hooks:
     @property
     def decide_when(self) -> bool:
         """Whether the emitter decides when to send: by a `flush` or a `reached_limit` that is not its own."""
-        return self.find("flush") is not None or self.find("reached_limit") is not None
+        emitter = self._emitter()
+        if emitter is None:
+            return False
+        # Without `find`, because a sender asks this twice for each request.
+        cls: Any = type(emitter)
+        itself, own = emitter.__dict__, self._own
+        return (
+            cls.flush not in own["flush"]
+            or cls.reached_limit not in own["reached_limit"]
+            or "flush" in itself
+            or "reached_limit" in itself
+        )
 
     def flush_if_reached(self, own_flush: Callable[[], None]) -> None:
         """What `input` of snowplow_tracker does after each event."""
