@@ -156,9 +156,8 @@ class Keeping(Protocol):
         """Whether `tend` must be called now."""
         ...
 
-    @property
-    def can_wait(self) -> bool:
-        """Whether that can wait for the next request, because the last one has told the files that it waits."""
+    def put_off(self) -> bool:
+        """Leave that to the next request, if the last one has told the files that it waits. False if it must be now."""
         ...
 
     #: Whether what dead processes have left is taken over. False once the emitter is being closed.

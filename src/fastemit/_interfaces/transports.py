@@ -119,8 +119,8 @@ class RequestTransport(ABC):
 
     #: (connect, read) in seconds; None for the default.
     timeout: tuple[float, float] | None
-    #: Called while the collector works: a request has been sent, and nothing of its answer was read yet. A transport
-    #: may leave it out. It must not raise or log.
+    #: Called while the collector works: a request of a delivery has been sent, and none of its answer was read yet. A
+    #: transport may leave it out. It must not raise or log.
     meanwhile: Callable[[], None] | None = None
 
     def send(self, batch: EventBatch, cap: float | None = None) -> Outcome:

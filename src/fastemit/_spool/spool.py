@@ -139,9 +139,8 @@ class Spool:
         wants_service = buffer is not None and buffer.wants_service
         return wants_service or self._life.has_room_again or bool(self._notes) or monotonic() >= self.due_at()
 
-    @property
-    def can_wait(self) -> bool:
-        """Whether `tend` may be left to `tend_meanwhile` once, because the last request has called it."""
+    def put_off(self) -> bool:
+        """Leave `tend` to `tend_meanwhile` of the next request, if the last one has called that. False if not."""
         buffer = self._buffer()
         life = self._life
         served, self._served_meanwhile = self._served_meanwhile, False

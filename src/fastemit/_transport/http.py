@@ -18,7 +18,7 @@ from urllib3.connection import BaseSSLError
 from urllib3.exceptions import HTTPError, ProtocolError, ReadTimeoutError, SSLError
 from urllib3.util import Timeout, make_headers, parse_url
 
-from fastemit._interfaces import CONTENT_TYPE, DEFAULT_TIMEOUT, Outcome, RequestTransport
+from fastemit._interfaces import CONTENT_TYPE, DEFAULT_TIMEOUT, Cutoff, Outcome, RequestTransport
 from fastemit._process import sockets
 from fastemit._signals import raise_of_signal_handler
 from fastemit._transport.connections import Exchange, pool_classes
@@ -142,7 +142,8 @@ class HttpTransport(RequestTransport):
             connect, read = min(connect, cap), min(read, cap)
         exchange = self._exchange
         exchange.read_timeout = read
-        exchange.meanwhile = self.meanwhile
+        # A request by hand may come from a signal handler that has interrupted this work.
+        exchange.meanwhile = None if Cutoff.current() is None else self.meanwhile
         # Each stale connection costs one resend and leaves the pool. So this ends with a new connection, if not before.
         for _ in range(self._connections + 9):
             # With a user's manager nobody knows. A read timeout means that the request was under way.
