@@ -105,7 +105,8 @@ def test_two_processes_that_take_over_at_once_send_each_event_once(
     for producer in both:
         accepted += producer.kill_after(1)
     send_what_is_there(collector.url, spool)
-    nothing_lost(collector, accepted)
+    # The second may have taken over what the first had in flight, and was killed with that in flight.
+    nothing_lost(collector, accepted, kills=2)
     assert max(arrivals(collector)[number] for number in range(300)) == 1
 
 
