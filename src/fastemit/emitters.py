@@ -6,7 +6,6 @@ import os
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, get_args
 
 from fastemit import _native as _native
@@ -241,7 +240,7 @@ class Emitter(Intake, Attributes):
         self._request_timeout = request_timeout
         self._spool = files
         # Without the callbacks, because these can be assigned, and the earlier ones must not be kept alive here.
-        self._settings = replace(settings, buffer_capacity=capacity, on_success=None, on_failure=None, on_lost=None)
+        self._settings = settings.but(buffer_capacity=capacity, on_success=None, on_failure=None, on_lost=None)
         self._report = report
         self._buffer = buffer
         self._event_store = store

@@ -15,9 +15,8 @@ a property in `_attributes.py`, which asks `checked` for the same rule.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Final, NamedTuple, get_args
+from typing import Any, Final, NamedTuple, NoReturn, get_args
 
 from fastemit._buffer import MAX_REQUEST_BYTES, MIN_REQUEST_BYTES
 from fastemit._settings import checks
@@ -106,12 +105,15 @@ def checked(name: str, value: Any) -> Any:
     return None if value is None and rule.or_none else rule.check(name, value)
 
 
+# A dataclass would compile its methods at each start of a program, which takes longer than the rest of this module.
 # There is no repr, because it would show the values of headers.
-@dataclass(frozen=True, slots=True, kw_only=True, repr=False, eq=False)
 class Settings:
-    """The checked values that an emitter was made with. `Emitter` describes each of them.
+    """The checked values that an emitter was made with. They cannot be changed. `Emitter` describes each of them.
 
     Some can be assigned later, such as `batch_size` and the callbacks. The values here are the first ones.
+
+    Args:
+        given: the values by name. All others have the defaults below.
     """
 
     batch_size: int
@@ -122,7 +124,7 @@ class Settings:
     request_timeout: tuple[float, float] | None = None
     buffer_capacity: int = DEFAULT_BUFFER_CAPACITY
     #: The emitter's own dict; it may be changed in place.
-    custom_retry_codes: dict[int, bool] = field(default_factory=checks.RetryCodes)
+    custom_retry_codes: dict[int, bool]
     event_store: Any = None
     session: Any = None
     max_retry_delay_seconds: float = 60.0
@@ -132,13 +134,26 @@ class Settings:
     shutdown_timeout: float = 5.0
     background: bool = True
     flush_interval: float | None = None
-    headers: dict[str, str] = field(default_factory=dict)
+    headers: dict[str, str]
     ca_certs: str | None = None
     pool_manager: Any = None
     #: An absolute path.
     spool: str | None = None
     spool_sync: float | None = None
     on_lost: LostCallback | None = None
+
+    def __init__(self, **given: Any) -> None:
+        vars(self).update({"custom_retry_codes": checks.RetryCodes(), "headers": {}, **given})
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError(f"cannot assign to field {name!r}")
+
+    def __delattr__(self, name: str) -> NoReturn:
+        raise AttributeError(f"cannot delete field {name!r}")
+
+    def but(self, **changed: Any) -> Settings:
+        """The same settings, but with these values."""
+        return Settings(**{**vars(self), **changed})
 
     @classmethod
     def checked(cls, **given: Any) -> Settings:
