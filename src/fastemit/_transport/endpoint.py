@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 from fastemit._settings import checks
@@ -26,7 +25,8 @@ _ALLOWED: Final = (
 )
 
 
-@dataclass(frozen=True)
+# A dataclass would compile its methods at each start of a program. A named tuple would show the password to those who
+# write down what is in a tuple, such as tools that report errors with local variables.
 class Endpoint:
     """A collector's address, taken apart.
 
@@ -38,12 +38,34 @@ class Endpoint:
         username, password: from `user:password@`, or None. Never part of `url`, nor of the repr.
     """
 
-    scheme: str
-    host: str
-    port: int | None
-    path: str
-    username: str | None = field(default=None, repr=False)
-    password: str | None = field(default=None, repr=False)
+    def __init__(
+        self,
+        scheme: str,
+        host: str,
+        port: int | None,
+        path: str,
+        username: str | None = None,
+        password: str | None = None,
+    ) -> None:
+        self.scheme: Final = scheme
+        self.host: Final = host
+        self.port: Final = port
+        self.path: Final = path
+        self.username: Final = username
+        self.password: Final = password
+
+    def __repr__(self) -> str:
+        return f"Endpoint(scheme={self.scheme!r}, host={self.host!r}, port={self.port!r}, path={self.path!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return vars(self) == vars(other) if isinstance(other, Endpoint) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(tuple(vars(self).values()))
+
+    def but(self, **changed: Any) -> Endpoint:
+        """The same address, but with these parts."""
+        return Endpoint(**{**vars(self), **changed})
 
     @property
     def url(self) -> str:

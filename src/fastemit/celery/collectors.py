@@ -90,7 +90,7 @@ class Collectors:
             raise NotAllowedError("its header Host may name another collector")
         if key in self.passwords:
             username, password = self.passwords[key]
-            to = replace(to, endpoint=replace(to.endpoint, username=username, password=password))
+            to = replace(to, endpoint=to.endpoint.but(username=username, password=password))
         if key in self.headers:
             own = self.headers[key]
             names = {name.lower() for name in own}

@@ -10,7 +10,7 @@ import os
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import orjson
@@ -72,7 +72,12 @@ class Destination:
         """Return it as a dict for JSON. `read` makes a `Destination` of that again."""
         # The copy is made in one step, because the user may change the codes meanwhile.
         codes = {str(code): retry for code, retry in self.retry_codes.copy().items()}
-        return {**asdict(replace(self, retry_codes={})), "retry_codes": codes}
+        return {
+            **vars(self),
+            "endpoint": vars(self.endpoint).copy(),
+            "headers": self.headers.copy(),
+            "retry_codes": codes,
+        }
 
     @classmethod
     def read(cls, value: Any) -> Destination:
@@ -203,7 +208,7 @@ class Relay:
 
     def _transport(self, to: Destination) -> RequestTransport:
         """The transport for this destination. Its connections stay open for the next batch."""
-        key = orjson.dumps([asdict(to.endpoint), to.timeout, to.headers, to.ca_certs])
+        key = orjson.dumps([vars(to.endpoint), to.timeout, to.headers, to.ca_certs])
         transport = self._transports.get(key)
         if transport is None:
             new = HttpTransport(to.endpoint, to.timeout, _CONNECTIONS, to.headers, to.ca_certs)
