@@ -20,9 +20,10 @@ from fastemit._words import counted
 from fastemit.stats import EmitterStats, ThrottledLog, described, logger, say
 from fastemit.typing import FailureCallback, LostCallback, PayloadDict, PayloadDictList, SuccessCallback
 
+# These are not compiled here, because only failures need them.
 #: The query and the user of an address, inside a text such as that of an exception.
-_SECRETS = re.compile(r"(?<=\?)\S+|(?<=//)[^\s/]*@")
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_SECRETS = r"(?<=\?)\S+|(?<=//)[^\s/]*@"
+_SCHEME = r"[A-Za-z][A-Za-z0-9+.-]*://"
 #: How many characters of a text from outside are shown.
 _MOST_TOLD = 500
 
@@ -30,7 +31,7 @@ _MOST_TOLD = 500
 def _address(text: str) -> str:
     """An address without its query and its user, because these may hold secrets."""
     text = re.split(r"[?#]", text, maxsplit=1)[0]
-    scheme = _SCHEME.match(text)
+    scheme = re.match(_SCHEME, text)
     return (scheme[0] if scheme else "") + text.rpartition("@")[2] if "@" in text else text
 
 

@@ -155,7 +155,7 @@ def retry_codes(name: str, value: Any) -> RetryCodes:
     return RetryCodes(value)
 
 
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
+_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # RFC 9110, 5.6.2
 #: The emitter sets these itself. Another value would contradict the body, and the request could not be read.
 _RESERVED_HEADERS = frozenset({"content-type", "content-length", "transfer-encoding", "connection"})
 
@@ -171,7 +171,7 @@ def headers(name: str, value: Any) -> dict[str, str]:
         # A header's value may be a secret, so no message shows one.
         if not isinstance(key, str) or not isinstance(text, str):
             raise TypeError(f"{name} must be {allowed}; not {type(text).__name__} for {key!r}")
-        if not _TOKEN.fullmatch(key):
+        if not re.fullmatch(_TOKEN, key):
             raise ValueError(f"{name} must be {allowed}; {key!r} is no header name")
         if any((ord(c) < 0x20 and c != "\t") or c == "\x7f" for c in text):
             raise ValueError(f"{name} must be {allowed}; the value of {key!r} has one, or another control character")

@@ -8,15 +8,14 @@ from typing import Any, Final
 from fastemit._settings import checks
 
 PATHS: Final = {"post": "/com.snowplowanalytics.snowplow/tp2", "get": "/i"}
+# These are not compiled here, because most addresses need only `_SCHEME`.
 #: An IPv6 address with a zone id, in brackets: what comes before its `%`, the zone, the rest.
-_ZONE: Final = re.compile(r"((?:[^/?#]*@)?\[[^]%/?#]*)%([^]/?#]*)(\].*)", re.DOTALL)
-_SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_ZONE: Final = r"(?s)((?:[^/?#]*@)?\[[^]%/?#]*)%([^]/?#]*)(\].*)"
+_SCHEME: Final = r"([A-Za-z][A-Za-z0-9+.-]*)://"
 #: What can only be a host: a name with a dot whose last label is a word, an IP address, or localhost.
-_CLEARLY_A_HOST: Final = re.compile(
-    r"localhost|(?:[0-9]{1,3}\.){3}[0-9]{1,3}|(?:[^.]+\.)+(?:[^\W\d_]{2,}|xn--[a-z0-9-]+)\.?", re.IGNORECASE
-)
+_CLEARLY_A_HOST: Final = r"(?i)localhost|(?:[0-9]{1,3}\.){3}[0-9]{1,3}|(?:[^.]+\.)+(?:[^\W\d_]{2,}|xn--[a-z0-9-]+)\.?"
 #: What may be a host: it has a dot, a port or brackets, or is localhost.
-_MAYBE_A_HOST: Final = re.compile(r"localhost|.*[.:\[].*", re.IGNORECASE | re.DOTALL)
+_MAYBE_A_HOST: Final = r"(?is)localhost|.*[.:\[].*"
 _ESCAPE: Final = (
     "in a user or password, / is written %2F, @ is %40, ? is %3F, # is %23, % is %25, [ is %5B and ] is %5D"
 )
@@ -101,7 +100,7 @@ class Endpoint:
 def _is_path(host: str, path: str) -> bool:
     """Whether a path with an `@` can only be a path, and not the rest of a password with a slash and then the host."""
     behind = path.rpartition("@")[2].partition("/")[0]
-    return (":" in host or _CLEARLY_A_HOST.fullmatch(host) is not None) and _MAYBE_A_HOST.fullmatch(behind) is None
+    return (":" in host or re.fullmatch(_CLEARLY_A_HOST, host) is not None) and not re.fullmatch(_MAYBE_A_HOST, behind)
 
 
 def parse_endpoint(endpoint: Any, protocol: Any = "https", port: Any = None, method: Any = "post") -> Endpoint:
@@ -133,15 +132,15 @@ def parse_endpoint(endpoint: Any, protocol: Any = "https", port: Any = None, met
         raise TypeError(f"endpoint must be {_ALLOWED}, not {type(endpoint).__name__} {value}")
     if not endpoint.strip():
         raise ValueError(f"endpoint must be {_ALLOWED}, not an empty string")
-    # Hide everything before the last @, even if it would not be read as user and password.
-    shown = re.sub(r"^([A-Za-z][A-Za-z0-9+.-]*://)?.*@", r"\1***@", endpoint, flags=re.DOTALL)
+    # Everything before the last @ is hidden, even if it would not be read as user and password.
+    shown = re.sub(rf"(?s)^({_SCHEME})?.*@", r"\1***@", endpoint) if "@" in endpoint else endpoint
 
     def wrong(why: str) -> ValueError:
         return ValueError(f"endpoint must be {_ALLOWED}, not {shown!r}: {why}")
 
     if any(c.isspace() or not c.isprintable() for c in endpoint):
         raise wrong("it holds a space or a control character")
-    match = _SCHEME.match(endpoint)
+    match = re.match(_SCHEME, endpoint)
     if match is None:
         scheme, rest = protocol, endpoint
     else:
@@ -149,9 +148,9 @@ def parse_endpoint(endpoint: Any, protocol: Any = "https", port: Any = None, met
         if scheme not in ("http", "https"):
             raise wrong(f"the scheme {scheme!r} is neither http nor https")
     # A password that is not escaped ends at a / ? or #, and the rest of it is no path. Brackets are for hosts.
-    hint = f"; {_ESCAPE}" if re.search(r"[/?#\[\]].*@", rest, re.DOTALL) else ""
+    hint = f"; {_ESCAPE}" if "@" in rest and re.search(r"(?s)[/?#\[\]].*@", rest) else ""
     zone = ""
-    if (zoned := _ZONE.match(rest)) is not None:
+    if "%" in rest and (zoned := re.match(_ZONE, rest)) is not None:
         # RFC 6874 escapes the % before a zone. Most programs and people do not.
         zone = unquote(zoned[2].removeprefix("25")) if zoned[2].startswith("25") else zoned[2]
         if not re.fullmatch(r"[^\s/%\[\]?#]+", zone) or not zone.isprintable():
