@@ -39,7 +39,8 @@ def described_without_secrets(error: BaseException) -> str:
     return type(error).__name__ if isinstance(error, ValueError) else described(error)
 
 
-@dataclass(frozen=True)
+# The methods are written out, because a dataclass would compile them at each start of a program.
+@dataclass(frozen=True, init=False, repr=False, eq=False)
 class EmitterStats:
     """The counters of an emitter at one point in time, since it was made, or since the fork in a forked child.
 
@@ -78,6 +79,48 @@ class EmitterStats:
     last_status: int | None
     last_error: str | None
     recovered_events: int = 0
+
+    def __init__(
+        self,
+        queued_events: int,
+        queued_bytes: int,
+        in_flight_events: int,
+        sent_events: int,
+        sent_bytes: int,
+        requests: int,
+        failed_requests: int,
+        retried_events: int,
+        dropped_events: dict[str, int],
+        retry_delay: float,
+        last_status: int | None,
+        last_error: str | None,
+        recovered_events: int = 0,
+    ) -> None:
+        # Not one by one, because a frozen dataclass lets nothing be assigned.
+        vars(self).update(
+            queued_events=queued_events,
+            queued_bytes=queued_bytes,
+            in_flight_events=in_flight_events,
+            sent_events=sent_events,
+            sent_bytes=sent_bytes,
+            requests=requests,
+            failed_requests=failed_requests,
+            retried_events=retried_events,
+            dropped_events=dropped_events,
+            retry_delay=retry_delay,
+            last_status=last_status,
+            last_error=last_error,
+            recovered_events=recovered_events,
+        )
+
+    def __repr__(self) -> str:
+        return f"{type(self).__qualname__}({', '.join(f'{name}={value!r}' for name, value in vars(self).items())})"
+
+    def __eq__(self, other: object) -> bool:
+        return vars(self) == vars(other) if type(other) is type(self) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(tuple(vars(self).values()))
 
 
 class _Kind:
