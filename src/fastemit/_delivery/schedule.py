@@ -35,10 +35,10 @@ class Turn(NamedTuple):
     probe: bool
 
 
-class Result(NamedTuple):
+class Result:
     """The result for events that were settled together.
 
-    Attributes:
+    Args:
         turn: the one in which they were sent.
         failed: sending did not work, which counts for the backoff.
         kept: some of them are still here.
@@ -47,12 +47,23 @@ class Result(NamedTuple):
         asked: seconds of its `Retry-After`.
     """
 
-    turn: Turn
-    failed: bool
-    kept: bool
-    sent_bytes: int = 0
-    late_bytes: int = 0
-    asked: float | None = None
+    __slots__ = ("asked", "failed", "kept", "late_bytes", "sent_bytes", "turn")
+
+    def __init__(
+        self,
+        turn: Turn,
+        failed: bool,
+        kept: bool,
+        sent_bytes: int = 0,
+        late_bytes: int = 0,
+        asked: float | None = None,
+    ) -> None:
+        self.turn: Final = turn
+        self.failed: Final = failed
+        self.kept: Final = kept
+        self.sent_bytes: Final = sent_bytes
+        self.late_bytes: Final = late_bytes
+        self.asked: Final = asked
 
 
 class Exit:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import threading
 import weakref
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from fastemit._buffer import NOTIFY_ALWAYS, NOTIFY_NEVER
 from fastemit._delivery import leftovers
@@ -32,11 +32,12 @@ class Kind(enum.Enum):
     END = "end"
 
 
-class Note(NamedTuple):
+class Note:
     """What a sender finds in its seat."""
 
-    kind: Kind
-    delivery: Delivery | None = None
+    def __init__(self, kind: Kind, delivery: Delivery | None = None) -> None:
+        self.kind: Final = kind
+        self.delivery: Final = delivery
 
 
 WAKE: Final = Note(Kind.WAKE)

@@ -6,7 +6,7 @@ import abc
 import enum
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from fastemit._delivery.overflow import Admission
 from fastemit._delivery.overrides import Hooks
@@ -41,18 +41,30 @@ class State(enum.Enum):
     ENDED = "ended"
 
 
-class Parts(NamedTuple):
+class Parts:
     """What a delivery is made of, for those who send. It has no reference to the delivery or the emitter."""
 
-    buffer: EventQueue
-    guard: Guard
-    waking: Waking
-    schedule: Schedule
-    admission: Admission
-    courier: Courier
-    report: Reporter
-    hooks: Hooks | None
-    spool: Keeping | None
+    def __init__(
+        self,
+        buffer: EventQueue,
+        guard: Guard,
+        waking: Waking,
+        schedule: Schedule,
+        admission: Admission,
+        courier: Courier,
+        report: Reporter,
+        hooks: Hooks | None,
+        spool: Keeping | None,
+    ) -> None:
+        self.buffer: Final = buffer
+        self.guard: Final = guard
+        self.waking: Final = waking
+        self.schedule: Final = schedule
+        self.admission: Final = admission
+        self.courier: Final = courier
+        self.report: Final = report
+        self.hooks: Final = hooks
+        self.spool: Final = spool
 
 
 class Workers(abc.ABC):

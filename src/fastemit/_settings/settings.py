@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Final, NamedTuple, NoReturn, get_args
+from typing import Any, Final, NoReturn, get_args
 
 from fastemit._buffer import MAX_REQUEST_BYTES, MIN_REQUEST_BYTES
 from fastemit._settings import checks
@@ -44,16 +44,17 @@ def bounds(buffer_capacity: int | None, max_buffer_bytes: int | None, spool: obj
     return {"buffer_capacity": buffer_capacity, "max_buffer_bytes": max_buffer_bytes}
 
 
-class Rule(NamedTuple):
+class Rule:
     """The rule for a setting.
 
-    Attributes:
+    Args:
         check: gets the name and the value. Returns the value as it is kept, or raises.
         or_none: None is allowed, too, and is kept as it is.
     """
 
-    check: Callable[[str, Any], Any]
-    or_none: bool = False
+    def __init__(self, check: Callable[[str, Any], Any], or_none: bool = False) -> None:
+        self.check: Final = check
+        self.or_none: Final = or_none
 
 
 #: The rule for each setting, by its name.

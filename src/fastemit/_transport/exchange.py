@@ -35,19 +35,22 @@ _NO_QUERY: Final = re.compile(r"[^!-~]")
 Body = bytes | memoryview
 
 
-class Answer(NamedTuple):
+class Answer:
     """What came back.
 
-    Attributes:
+    Args:
         status: the HTTP status.
         retry_after, location: these headers as they came, or None.
         keeps: the connection can be used again.
     """
 
-    status: int
-    retry_after: str | None
-    location: str | None
-    keeps: bool
+    __slots__ = ("keeps", "location", "retry_after", "status")
+
+    def __init__(self, status: int, retry_after: str | None, location: str | None, keeps: bool) -> None:
+        self.status: Final = status
+        self.retry_after: Final = retry_after
+        self.location: Final = location
+        self.keeps: Final = keeps
 
 
 class Head(NamedTuple):
