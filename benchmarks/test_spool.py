@@ -215,7 +215,7 @@ def test_end_to_end_with_a_spool(
     quick_server: Server | Nginx, folder: Path, memory_folder: Path, benchmark: BenchmarkFixture, record: Any
 ) -> None:
     """With the same limit of events, because a longer queue does not fit the processor's cache, in files or not."""
-    events = 50_000 if SMOKE else 500_000
+    events = 50_000 if SMOKE else 2_000_000
 
     def run_of(**settings: Any) -> Callable[[], float]:
         implementation = Implementation(fastemit_of(buffer_capacity=10_000, **settings), events, COMPACT)

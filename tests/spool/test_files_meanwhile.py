@@ -12,7 +12,7 @@ import urllib3
 
 from fastemit import Emitter
 from fastemit._spool.estate import Estate
-from fastemit._spool.spool import Spool
+from fastemit._spool.spool import HURRIED_SPARES, SPARES, Spool
 from tests.support.delivery import DEADLINE, Rig
 from tests.support.emitters import accounted
 from tests.support.spool import arrivals, homes, leave, segments
@@ -105,3 +105,19 @@ def test_a_close_ends_the_taking_over(rig: Rig, spool: Path) -> None:
     rig.collector.respond(times=None)
     assert rig.emitter(spool=spool).drain(DEADLINE)
     assert arrivals(rig.collector) == dict.fromkeys(range(EVENTS), 1)
+
+
+@pytest.mark.parametrize(("capacity", "most"), [(100_000, HURRIED_SPARES), (50, SPARES)])
+def test_no_more_files_are_kept_ready_than_the_buffer_has_room_for(
+    rig: Rig, tmp_path: Path, capacity: int, most: int
+) -> None:
+    rig.collector.respond(503, headers={"Retry-After": "60"}, times=None)
+    emitter = rig.emitter(
+        spool=tmp_path / "spool", buffer_capacity=capacity, max_request_bytes=2000, batch_size=capacity
+    )
+    for number in range(45):
+        emitter.input({"n": number})
+    # As though `input` had found no spare file.
+    emitter._spool._life.hurried_until = float("inf")
+    emitter._spool.tend()
+    assert emitter._buffer.spares_wanted == most

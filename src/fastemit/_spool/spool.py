@@ -186,7 +186,12 @@ class Spool:
     @staticmethod
     def _say_how_many(life: Life, buffer: EventBuffer) -> None:
         """Tell the buffer how many files to keep ready, and how many may be mapped."""
-        buffer.spares_wanted = HURRIED_SPARES if monotonic() < life.hurried_until else SPARES
+        wanted = SPARES
+        if monotonic() < life.hurried_until and (events := buffer.queued_events):
+            # No more than the buffer has room for.
+            room = (buffer.capacity - buffer.unsettled_events) * buffer.queued_bytes // events
+            wanted = min(SPARES + room // buffer.file_bytes, HURRIED_SPARES)
+        buffer.spares_wanted = wanted
         buffer.most_mapped = buffer.spares_wanted + MOST_MAPPED
 
     @staticmethod
