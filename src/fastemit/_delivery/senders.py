@@ -153,11 +153,11 @@ class Senders(Workers):
                     self._buffer.signal()
                 # No wait goes beyond the deadline of a close that has begun.
                 self._courier.attempt(step, self._schedule.ends_at)
+            elif isinstance(step, Tick):
+                self._tick()
             elif put_off:
                 # There is no request now.
                 self._tend()
-            elif isinstance(step, Tick):
-                self._tick()
             elif isinstance(step, Exit):
                 left = self._until_others_are_cut_off()
                 if left <= 0:

@@ -197,7 +197,7 @@ class Workers(abc.ABC):
         if spool is not None:
             spool.takes_over = not self._schedule.closing
             if spool.wants_tending:
-                if put_off and self.looked and self._buffer.queued_events and spool.put_off():
+                if put_off and self.looked and not self.looking and self._buffer.queued_events and spool.put_off():
                     return True
                 if spool.tend():
                     with self._lock:

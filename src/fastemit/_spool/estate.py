@@ -16,6 +16,7 @@ from typing import Final
 
 from fastemit._buffer import EventBuffer
 from fastemit._files import SegmentFileError
+from fastemit._signals import raise_of_signal_handler
 from fastemit._spool.home import Home, Owner
 from fastemit._spool.survey import candidates, facts_of_files
 from fastemit._words import counted
@@ -209,45 +210,51 @@ class Estate:
 
     def _read(self, claim: Claim, buffer: EventBuffer, number: int) -> bool:
         """Read the next file. False when it has to wait."""
-        name = claim.waiting[0]
+        # Noted before it is read. A signal handler may raise as soon as the events are in the buffer, and then the file
+        # must not be read again.
+        name = claim.waiting.popleft()
+        claim.reading[number] = name
         try:
             memory = claim.home.map_file(name)
             found = buffer.recover(number, memory)
-        except SegmentFileError as error:
-            claim.waiting.popleft()
+        except Exception as error:
+            raise_of_signal_handler(error)
+            del claim.reading[number]
+            if not isinstance(error, (SegmentFileError, ValueError, OSError)):
+                claim.waiting.appendleft(name)
+                raise
+            return self._not_read(claim, name, error)
+        if found.damaged and name not in claim.damaged:
+            claim.damaged.add(name)
+            self._put_aside(claim, name, memoryview(memory), found.damaged)
+        self.recovered_events += found.events
+        if found.events:
+            if found.left:
+                claim.partly.add(name)
+            return True
+        del claim.reading[number]
+        if found.left:
+            claim.waiting.appendleft(name)
+            return False
+        claim.home.remove_file(name)
+        return True
+
+    def _not_read(self, claim: Claim, name: str, error: Exception) -> bool:
+        """A file could not be read. False when it has to be tried again later."""
+        if isinstance(error, SegmentFileError):
             self._cannot_read(claim, name, error.reason)
-            return True
-        except FileNotFoundError:
-            claim.waiting.popleft()
-            return True
-        except ValueError:
+        elif isinstance(error, ValueError):
             # It is empty: there was no room for it.
-            claim.waiting.popleft()
             claim.home.remove_file(name)
-            return True
-        except OSError as error:
+        elif isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
             if error.errno in _GOES_BY:
+                claim.waiting.appendleft(name)
                 return False
             # It is a link or a directory, for example, or a file that this process may not write to.
-            claim.waiting.popleft()
             claim.keep = True
             path = f"{claim.home.path}/{_shown(name)}"
             text = error.strerror or type(error).__name__
             self._once(path, f"{path} cannot be opened as a file of a spool ({text}), and is left alone")
-            return True
-        if found.damaged and name not in claim.damaged:
-            claim.damaged.add(name)
-            self._put_aside(claim, name, memoryview(memory), found.damaged)
-        if found.events == 0 and found.left:
-            return False
-        claim.waiting.popleft()
-        self.recovered_events += found.events
-        if found.events:
-            claim.reading[number] = name
-            if found.left:
-                claim.partly.add(name)
-        else:
-            claim.home.remove_file(name)
         return True
 
     def _cannot_read(self, claim: Claim, name: str, reason: str) -> None:

@@ -13,6 +13,7 @@ from typing import Final
 
 from fastemit._buffer import EventBuffer
 from fastemit._files import format_file, read_header
+from fastemit._signals import raise_of_signal_handler
 from fastemit._spool.estate import GONE, ONCE, TOLD, Estate
 from fastemit._spool.ground import checked_root
 from fastemit._spool.home import Owner
@@ -282,17 +283,36 @@ class Spool:
         return tend_meanwhile
 
     def tend_meanwhile(self) -> None:
-        """Do the quick part of what `tend` does, if some is due. It neither logs nor raises; `tend` does both later."""
+        """Do the quick part of what `tend` does, if some is due and nobody else is at it. It logs nothing.
+
+        Raises:
+            Exception: only what a signal handler raised meanwhile.
+        """
         buffer = self._buffer()
         life = self._life
-        self._served_meanwhile = True
         if buffer is None or life.closed or not buffer.wants_service:
+            self._served_meanwhile = True
             return
-        # The answer counts more than this. What fails here fails in `tend` too.
-        with contextlib.suppress(Exception), life.lock:
+        if life.lock._is_owned():  # type: ignore[attr-defined]
+            # A signal handler has interrupted this work, and makes a request.
+            return
+        try:
+            if not life.lock.acquire(blocking=False):
+                # Whoever holds it does this work. The answer must not wait for that.
+                return
+            self._served_meanwhile = True
             self._look_after_files(life, buffer)
             if self.takes_over:
                 self._feed(life, buffer)
+        except Exception as error:  # noqa: BLE001 - the answer counts more than this, and `tend` meets it again
+            raise_of_signal_handler(error)
+            life.feed_at = 0.0
+        finally:
+            # One call, so that no signal handler runs between a look at the lock and its release.
+            try:  # noqa: SIM105
+                life.lock.release()
+            except RuntimeError:
+                pass  # it was not acquired
 
     @staticmethod
     def _was_removed(life: Life) -> bool:
