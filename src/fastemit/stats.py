@@ -214,7 +214,7 @@ class ThrottledLog:
     def due_at(self) -> float:
         """When a line that is held back may be written, by the clock; infinity if none is."""
         if not self._kinds:
-            # This is asked twice for each request, and most emitters never have anything to log.
+            # This is asked for each request, and most emitters never have anything to log.
             return math.inf
         last = min((entry.last for entry in self._kinds.copy().values() if entry.held), default=math.inf)
         if last < math.inf and self._busy.locked():

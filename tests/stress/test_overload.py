@@ -235,7 +235,7 @@ class Crowd:
     def __init__(self, collector: Collector, emitter: Any) -> None:
         self.emitter = emitter
         self.threads = threads_of(THREADS, lambda me: feed(emitter, *numbered(me + 1)))
-        until(lambda: len(emitter._delivery._admission._room._waiting) == THREADS)
+        until(lambda: len(emitter._delivery._admission._room.waiting) == THREADS)
 
     def return_within_a_second(self) -> bool:
         join(self.threads, LONGEST_WAIT)
@@ -285,7 +285,7 @@ def test_a_failure_wakes_nobody_under_block_and_the_success_after_it_everybody(
     waiting = crowd("block", status=503, headers={"Retry-After": "60"})
     collector.release()
     until(lambda: waiting.emitter.retry_delay == 60)
-    assert len(waiting.emitter._delivery._admission._room._waiting) == THREADS
+    assert len(waiting.emitter._delivery._admission._room.waiting) == THREADS
     waiting.emitter.async_flush()
     assert waiting.return_within_a_second()
     assert sorted(numbers(collector.wait_for(THREADS + 1))) == list(range(THREADS + 1))

@@ -131,11 +131,11 @@ class Delivery(Flushing):
 
     def _due_at(self) -> Callable[[], float]:
         """The time when a sender has something to do besides sending."""
-        report, spool = self.report, self._spool
+        told_at, spool = self.report.log.due_at, self._spool
         if spool is None:
-            return report.due_at
-        spool.warn = report.spool_fault
-        return lambda: min(report.due_at(), spool.due_at())
+            return told_at
+        spool.warn = self.report.spool_fault
+        return lambda: min(told_at(), spool.due_at())
 
     # -- events come in ----------------------------------------------------------------------------------------------
 

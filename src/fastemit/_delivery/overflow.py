@@ -226,6 +226,8 @@ class Admission:
 
     def wake(self) -> None:
         """Wake those who wait: as many as there is room for, or all of them if there is no point in waiting."""
+        if not self._room.waiting:
+            return
         if self._buffer.closed or self._pointless():
             self._room.wake()
         else:

@@ -27,7 +27,7 @@ from fastemit._delivery.schedule import FOREVER, Result, Schedule, Turn
 from fastemit._delivery.settling import Settled, Settling
 from fastemit._delivery.waiting import Guard
 from fastemit._interfaces import Cutoff, EventBatch, EventQueue, Outcome, Transport
-from fastemit._signals import guarded
+from fastemit._signals import guarded, raise_of_signal_handler
 from fastemit._time import monotonic
 from fastemit.stats import described
 from fastemit.typing import PayloadDictList
@@ -266,22 +266,26 @@ class Courier(Settling):
         cap = None if deadline is None else max(deadline - started, MIN_CAP)
         batch.stamp(time.time_ns() // 1_000_000)
 
-        # The events are kept whatever a user's hook or pool raises. A request by hand goes on after a close.
-        def attempt() -> Outcome:
-            return guarded(lambda: self._request(batch, cap), lambda error: Outcome(error=described(error)))
-
         cutoff = self.cutoff
-        outcome = attempt() if apart else cutoff.within(attempt)
+        # A request by hand goes on after a close.
+        outcome = self._request(batch, cap) if apart else cutoff.within(self._request, batch, cap)
         if cutoff.done and outcome.status is None and not apart:
             outcome = Outcome(error="cut off, because the emitter was closed and its time was up")
         self._report.request(outcome, events, size, monotonic() - started)
         return outcome
 
     def _request(self, batch: EventBatch, cap: float | None) -> Outcome:
-        query = self._buffer.query
-        hook = self._hooks.find("http_get" if query else "http_post") if self._hooks else None
-        if hook is None:
-            return self._transport.send(batch, cap)
+        try:
+            query = self._buffer.query
+            hook = self._hooks.find("http_get" if query else "http_post") if self._hooks else None
+            if hook is None:
+                return self._transport.send(batch, cap)
+            return self._request_by_hook(hook, batch, query)
+        except Exception as error:  # noqa: BLE001 - the events are kept whatever a user's hook or pool raises
+            raise_of_signal_handler(error)
+            return Outcome(error=described(error))
+
+    def _request_by_hook(self, hook: Callable[..., object], batch: EventBatch, query: bool) -> Outcome:
         payload = batch.decode()[0] if query else bytes(batch.body()).decode("utf-8")
         self._inner.listening, self._inner.outcome = True, None
         try:

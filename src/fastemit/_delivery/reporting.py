@@ -87,7 +87,7 @@ class Reporter:
 
         Args:
             guard: the delivery's; see there why its lock is one.
-            wake: has a sender look at `due_at`.
+            wake: has a sender look at `due_at` of the log.
         """
         self.log.forget()
         self.log = ThrottledLog(wake=wake)
@@ -144,10 +144,6 @@ class Reporter:
         if self.on_lost is not None:
             self._untold_lost.append((reason, [dict(event) for event in events if isinstance(event, Mapping)]))
             self.untold_faults = True
-
-    def due_at(self) -> float:
-        """When `tell_faults` has to log what is held back, on its clock; infinity for never."""
-        return self.log.due_at()
 
     def tell_faults(self) -> None:
         """Log the faults of a store, and the lines that were held back for long enough. No lock is held."""

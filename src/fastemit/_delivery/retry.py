@@ -107,13 +107,10 @@ class Backoff:
         self.delay = 0.0
         #: Seconds of the present wait: the delay, or what the collector asked for if that is longer. 0 when open.
         self.wait = 0.0
+        #: Whether sending goes on freely, because there is no wait.
+        self.open = True
         #: When the wait is over, on the clock of `now`.
         self.until = 0.0
-
-    @property
-    def open(self) -> bool:
-        """Whether sending goes on freely."""
-        return self.wait == 0.0
 
     def limit(self, max_delay: float) -> None:
         """Change the longest delay. A longer wait ends sooner."""
@@ -122,7 +119,7 @@ class Backoff:
         if self.wait > max_delay:
             # But not before `MIN_DELAY` has passed, even if the wait is nearly nothing.
             self.until -= max(self.wait, MIN_DELAY) - max(max_delay, MIN_DELAY)
-            self.wait = max_delay
+            self._wait_for(max_delay)
 
     def failed(self, generation: int, now: float, asked: float | None = None) -> bool:
         """A request of `generation` failed and its events are kept. True if this changed the delay.
@@ -137,16 +134,22 @@ class Backoff:
         self.generation += 1
         # A delay of exactly 0 would be no backoff. chance gives 0 once in 2**53 calls.
         self.delay = min(2 * self.delay + (self._chance() or 1e-3), self.max_delay)
-        self.wait = min(max(self.delay, asked or 0.0), self.max_delay)
+        self._wait_for(min(max(self.delay, asked or 0.0), self.max_delay))
         self.until = now + max(self.wait, MIN_DELAY)
         return True
 
     def succeeded(self, generation: int) -> bool:
         """A request of `generation` was answered for good. True if that opened the gate."""
-        if generation != self.generation or self.wait == 0.0:
+        if generation != self.generation or self.open:
             return False
-        self.delay = self.wait = 0.0
+        self.delay = 0.0
+        self._wait_for(0.0)
         return True
+
+    def _wait_for(self, seconds: float) -> None:
+        self.wait = seconds
+        # An attribute of its own, because it is read several times for each request.
+        self.open = seconds == 0.0
 
     def hurry(self, until: float) -> None:
         """Wait no longer than `until`."""

@@ -90,7 +90,7 @@ class Schedule:
         interval: seconds of the flush timer, or None.
         now: a monotonic time in seconds, as in every method that takes one.
         linger: seconds from one request to the next while there is little to send.
-        told_at: returns the time when a sender has to log something.
+        told_at: returns the time when a sender has something to do besides sending.
     """
 
     def __init__(
@@ -120,7 +120,8 @@ class Schedule:
         self.insist_upto = 0
         #: How many times events were kept.
         self.times_kept = 0
-        self._manual = False
+        #: The emitter decides when to send, by a `flush` or `reached_limit` of its own; see `overrides.py`.
+        self.manual: bool = False
         self._interval = interval
         self._next_flush = FOREVER if interval is None else now + interval
         self._closing = False
@@ -147,7 +148,7 @@ class Schedule:
             if self.manual:
                 return TICK
             self._flush_upto = buffer.next_seq
-        wake_at = min(self._deadline, self._next_flush, self._told_at())
+        wake_at = min(self._deadline, self._next_flush)
         if buffer.linger:
             # This is done even if nothing is queued, so that the next event does not find it set.
             if now < self._linger_until:
@@ -165,9 +166,9 @@ class Schedule:
                 if now < self.backoff.until:
                     wake_at = min(wake_at, self.backoff.until)
                 else:
-                    self._waking.hold(self._manual)
+                    self._waking.hold(self.manual)
         elif self.backoff.open:
-            wanted = buffer.wanted and not self._manual
+            wanted = buffer.wanted and not self.manual
             if wanted:
                 # All that is queued now is sent, in as many requests as that needs.
                 self._flush_upto = max(self._flush_upto, buffer.next_seq)
@@ -187,8 +188,8 @@ class Schedule:
                 self._set_hold()
                 return Turn(self.backoff.generation, probe=True)
             wake_at = min(wake_at, self.backoff.until)
-        # This is last, because a store may have failed in the middle of this.
-        wake_at = min(wake_at, buffer.recheck_at)
+        # These are last, because a store may have failed in the middle of this.
+        wake_at = min(wake_at, buffer.recheck_at, self._told_at())
         return None if wake_at == FOREVER else wake_at - now
 
     def taken(self) -> bool:
@@ -216,7 +217,7 @@ class Schedule:
             self._got_through(result.sent_bytes)
         if result.failed:
             self._failed(result, now)
-        elif not result.kept:
+        elif not (result.kept or self.backoff.open):
             opened = self._succeeded(result.turn)
         if result.kept:
             self._kept()
@@ -246,19 +247,14 @@ class Schedule:
         self._set_hold()
         return True
 
-    @property
-    def manual(self) -> bool:
-        """The emitter decides when to send, by a `flush` or `reached_limit` of its own; see `overrides.py`."""
-        return self._manual
-
-    @manual.setter
-    def manual(self, value: bool) -> None:
-        self._manual = value
+    def set_manual(self, value: bool) -> None:
+        """Set `manual`."""
+        self.manual = value
         self._set_hold()
 
     def _set_hold(self) -> None:
         """No event wakes a sender while the gate is shut, or while the number of events does not decide."""
-        self._waking.hold(self._manual or not self.backoff.open)
+        self._waking.hold(self.manual or not self.backoff.open)
 
     def _timed_out(self, size: int) -> None:
         """A request of `size` bytes was under way and not answered in time: the next ones are half as large.
@@ -333,7 +329,7 @@ class Schedule:
         """Whether there is reason to ask for a turn at once."""
         if self.stopped or self.time_is_up(now):
             return False
-        return self.backoff.open and self._buffer.due and not self._manual and self._buffer.recheck_at == FOREVER
+        return self.backoff.open and self._buffer.due and not self.manual and self._buffer.recheck_at == FOREVER
 
     @property
     def ends_at(self) -> float | None:

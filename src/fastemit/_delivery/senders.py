@@ -138,22 +138,24 @@ class Senders(Workers):
         hooks = self._hooks
         while True:
             seen = self._buffer.signals
-            put_off = self._tend(put_off=True)
+            put_off = (self._keeps_files or bool(self.looking)) and self._tend(put_off=True)
             if self.look_for_hooks() and hooks is not None:
                 # Otherwise the event that woke this sender would have called it.
                 guarded(lambda: hooks.flush_if_reached(self.flush_soon), self._flush_raised)
             # It has no seat in a child that a callback has forked, when the callback returns.
             if seat not in self._seats:
                 return EXIT
-            step = self._plan()
-            self._report.tell_faults()
+            with self._lock:
+                step = self._schedule.plan(monotonic())
             if isinstance(step, Turn):
                 if self._buffer.linger and len(self._seats) > 1:
                     # While this one makes its request, another has to see when the time between two requests ends.
                     self._buffer.signal()
                 # No wait goes beyond the deadline of a close that has begun.
                 self._courier.attempt(step, self._schedule.ends_at)
-            elif isinstance(step, Tick):
+                continue
+            self._report.tell_faults()
+            if isinstance(step, Tick):
                 self._tick()
             elif put_off:
                 # There is no request now.

@@ -148,12 +148,17 @@ class Settling:
 
     def _call_back(self, settled: list[Settled]) -> None:
         """Call the callbacks for events that were settled, and then tell those who wait for a flush of them."""
+        for each in settled:
+            if each.events is not None or each.lost:
+                self._call_callbacks(settled)
+                return
+        for each in settled:
+            for flush in each.flushes:
+                flush.end()
+
+    def _call_callbacks(self, settled: list[Settled]) -> None:
         flushes = [flush for each in settled for flush in each.flushes]
         told = [each for each in settled if each.events is not None]
-        if not told and not any(each.lost for each in settled):
-            for flush in flushes:
-                flush.end()
-            return
         good = [event for each in told if each.verdict is Verdict.SENT for event in each.events or ()]
         bad = [event for each in told if each.verdict is not Verdict.SENT for event in each.events or ()]
         sent = sum(each.count for each in settled if each.verdict is Verdict.SENT)

@@ -135,22 +135,23 @@ class RoomQueue:
     """
 
     def __init__(self) -> None:
-        self._waiting: deque[Inbox] = deque()
+        #: Nobody else changes it.
+        self.waiting: Final[deque[Inbox]] = deque()
 
     def join(self, inbox: Inbox, again: bool) -> None:
         """Join the queue. `again`: it was woken but found no room, so it keeps its place."""
         if again:
-            self._waiting.appendleft(inbox)
+            self.waiting.appendleft(inbox)
         else:
-            self._waiting.append(inbox)
+            self.waiting.append(inbox)
 
     def leave(self, inbox: Inbox) -> None:
         with contextlib.suppress(ValueError):
-            self._waiting.remove(inbox)
+            self.waiting.remove(inbox)
 
     def wake(self, places: int | None = None) -> None:
         """Wake the first `count` of them, or all."""
-        while self._waiting and (places is None or places > 0):
-            self._waiting.popleft().put(None)
+        while self.waiting and (places is None or places > 0):
+            self.waiting.popleft().put(None)
             if places is not None:
                 places -= 1

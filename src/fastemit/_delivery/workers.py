@@ -12,12 +12,11 @@ from fastemit._delivery.overflow import Admission
 from fastemit._delivery.overrides import Hooks
 from fastemit._delivery.passes import Courier
 from fastemit._delivery.reporting import Reporter
-from fastemit._delivery.schedule import EXIT, Exit, Schedule, Tick, Turn
+from fastemit._delivery.schedule import EXIT, Exit, Schedule
 from fastemit._delivery.waiting import Flush, Guard, Inbox
 from fastemit._delivery.waking import Waking
 from fastemit._interfaces import EventQueue, Keeping
 from fastemit._signals import guarded
-from fastemit._time import monotonic
 from fastemit.stats import described, say
 
 if TYPE_CHECKING:
@@ -84,6 +83,7 @@ class Workers(abc.ABC):
         self.looked = parts.spool is None
         self.looking: list[Flush] = []
         self._parts = parts
+        self._keeps_files = parts.spool is not None
         self._buffer = parts.buffer
         self._guard = parts.guard
         self._lock = parts.guard.lock
@@ -174,7 +174,8 @@ class Workers(abc.ABC):
         if manual == self._schedule.manual:
             return False
         with self._lock:
-            self._schedule.manual = self._parts.admission.manual = manual
+            self._schedule.set_manual(manual)
+            self._parts.admission.manual = manual
             self.say_when_to_call()
         return manual
 
@@ -212,10 +213,6 @@ class Workers(abc.ABC):
             looking, self.looking = self.looking, []
         for each in looking:
             each.end()
-
-    def _plan(self) -> Turn | float | Exit | Tick | None:
-        with self._lock:
-            return self._schedule.plan(monotonic())
 
     def _tick(self) -> None:
         """A timer fired: call the emitter's own `flush`."""

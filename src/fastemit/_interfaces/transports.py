@@ -61,14 +61,15 @@ class Cutoff:
         """The cutoff of the delivery whose request this thread makes; None if it makes none."""
         return cls._here.cutoff
 
-    def within(self, request: Callable[[], Outcome]) -> Outcome:
+    def within(self, request: Callable[..., Outcome], *arguments: Any) -> Outcome:
         """Make a request of the delivery in this thread."""
-        outer = self.current()
-        self._here.cutoff = self
+        here = self._here
+        outer = here.cutoff
+        here.cutoff = self
         try:
-            return request()
+            return request(*arguments)
         finally:
-            self._here.cutoff = outer
+            here.cutoff = outer
             self._watched.pop(threading.get_ident(), None)
 
     def watch(self, thing: Any, end: Callable[[Any], None]) -> None:
@@ -78,7 +79,8 @@ class Cutoff:
             ConnectionAbortedError: the requests were cut off already.
         """
         self._watched[threading.get_ident()] = thing, end
-        self.check()
+        if self.done:
+            self.check()
 
     def check(self) -> None:
         """Raise `ConnectionAbortedError` if the delivery has cut its requests off."""
