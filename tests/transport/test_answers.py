@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastemit._transport.answers import Plain, read_plain
+from fastemit._transport.answers import Answer, read_plain
 from tests.transport.test_one_answer_each import TRAPS
 
 
@@ -42,7 +42,7 @@ def agree(data: bytes) -> None:
         return
     answer = http_client_reads(data)
     assert answer is not None
-    assert (plain.status, plain.length, plain.closes) == (answer.status, answer.length, answer.will_close)
+    assert (plain.status, plain.length, plain.keeps) == (answer.status, answer.length, not answer.will_close)
     for ours, theirs in [(plain.retry_after, "Retry-After"), (plain.location, "Location")]:
         value = answer.headers.get(theirs)
         assert ours == (None if value is None else value.strip(" \t"))
@@ -51,19 +51,19 @@ def agree(data: bytes) -> None:
         body = answer.read()
     except http.client.IncompleteRead as cut:
         body = cut.partial
-    assert body == data[plain.size : plain.size + plain.length]
+    assert body == data[plain.size - plain.length : plain.size]
 
 
 USUAL = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
 def test_the_usual_answer_is_read() -> None:
-    assert read_plain(USUAL) == Plain(200, len(USUAL) - 2, 2, False, None, None)
+    assert read_plain(USUAL) == Answer(200, None, None, True, len(USUAL), 2)
 
 
 def test_what_is_asked_for_is_found_in_any_case_and_place() -> None:
     data = b"HTTP/1.1 503 \r\nA: b\r\ncontent-LENGTH:7\t\r\nretry-after: 5 \r\nLOCATION:/x\r\nConnection: Close\r\n\r\n"
-    assert read_plain(data) == Plain(503, len(data), 7, True, "5", "/x")
+    assert read_plain(data) == Answer(503, "5", "/x", False, len(data) + 7, 7)
 
 
 @pytest.mark.parametrize(

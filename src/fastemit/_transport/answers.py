@@ -17,26 +17,26 @@ _DIGITS: Final = 18
 _BODYLESS: Final = (204, 304)
 
 
-class Plain(NamedTuple):
-    """The head of an answer.
+class Answer(NamedTuple):
+    """What came back.
 
     Attributes:
         status: the HTTP status.
-        size: bytes of the head, the empty line included.
-        length: bytes of the body.
-        closes: the server closes the connection after it.
         retry_after, location: these headers as they came, or None.
+        keeps: the connection can be used again, as far as is known.
+        size: bytes of the whole answer, if it is a plain one.
+        length: of these, the bytes of the body.
     """
 
     status: int
-    size: int
-    length: int
-    closes: bool
     retry_after: str | None
     location: str | None
+    keeps: bool
+    size: int = 0
+    length: int = 0
 
 
-def read_plain(data: bytes) -> Plain | None:
+def read_plain(data: bytes) -> Answer | None:
     """What the head at the beginning of `data` says; None if it is not complete, or not plain.
 
     A plain head is HTTP/1.1 with a final status. Its lines end in CR and LF, each header is a name, a colon and a value
@@ -72,15 +72,12 @@ def read_plain(data: bytes) -> Plain | None:
     length = found.get(b"content-length", b"")
     if not length.isdigit() or len(length) > _DIGITS or b"transfer-encoding" in found:
         return None
-    return Plain(
+    retry_after, location = found.get(b"retry-after"), found.get(b"location")
+    return Answer(
         status,
-        end + 4,
+        None if retry_after is None else retry_after.decode("ascii"),
+        None if location is None else location.decode("ascii"),
+        b"close" not in found.get(b"connection", b"").lower(),
+        end + 4 + int(length),
         int(length),
-        b"close" in found.get(b"connection", b"").lower(),
-        _text(found.get(b"retry-after")),
-        _text(found.get(b"location")),
     )
-
-
-def _text(value: bytes | None) -> str | None:
-    return None if value is None else value.decode("ascii")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.util import wait_for_read
 
 from fastemit._process import sockets
 from fastemit._time import monotonic
@@ -22,7 +23,7 @@ from fastemit._transport.cutoff import Cuttable, CuttableTLS
 from fastemit._transport.responses import Response, answer_of
 
 if TYPE_CHECKING:
-    from fastemit._transport.exchange import Answer
+    from fastemit._transport.answers import Answer
 
 #: After so many seconds an idle connection is not used again. Load balancers close theirs after 60 (AWS ALB's default).
 IDLE_LIMIT: Final = 50.0
@@ -71,6 +72,8 @@ class _Watchful:
     @property
     def is_connected(self) -> bool:
         # urllib3 asks before it uses a connection again, and replaces one that is not.
+        if self.sock is None:
+            return False
         now = monotonic()
         if self._answers and (now - self._answered_at > IDLE_LIMIT or now - self._connected_at > AGE_LIMIT):
             return False
@@ -80,7 +83,8 @@ class _Watchful:
         pending = getattr(getattr(self.sock, "sslobj", self.sock), "pending", None)
         if pending is not None and pending():
             return False
-        return super().is_connected  # type: ignore[misc,no-any-return]
+        # What can be read now is the end of the connection, or belongs to no answer.
+        return not wait_for_read(self.sock, timeout=0.0)
 
     def _new_conn(self) -> Any:
         self._process = process = os.getpid()
@@ -152,6 +156,18 @@ class _Idle:
             return self._connections.pop()
         except IndexError:
             raise queue.Empty from None
+
+    def take_connected(self) -> Any:
+        """The connection on top, if it can be used as it is. Otherwise None, and the next `get` gives it to urllib3."""
+        try:
+            connection = self._connections.pop()
+        except IndexError:
+            return None
+        # urllib3 fills its pools with None for connections that there may be later.
+        if connection is not None and connection.is_connected:
+            return connection
+        self._connections.append(connection)
+        return None
 
     def put(self, connection: Any, **_: Any) -> None:
         if len(self._connections) >= self._most:

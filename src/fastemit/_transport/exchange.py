@@ -19,7 +19,7 @@ from fastemit._interfaces import ANSWER_LIMIT
 from fastemit._process import sockets
 from fastemit._signals import raise_of_signal_handler
 from fastemit._time import monotonic
-from fastemit._transport.answers import Plain, read_plain
+from fastemit._transport.answers import Answer, read_plain
 from fastemit._transport.connections import Exchange
 from fastemit._transport.responses import answer_of
 
@@ -33,24 +33,6 @@ _CLOSED_EARLY: Final = frozenset({errno.EPIPE, errno.ECONNRESET, getattr(errno, 
 _NO_QUERY: Final = re.compile(r"[^!-~]")
 
 Body = bytes | memoryview
-
-
-class Answer:
-    """What came back.
-
-    Args:
-        status: the HTTP status.
-        retry_after, location: these headers as they came, or None.
-        keeps: the connection can be used again.
-    """
-
-    __slots__ = ("keeps", "location", "retry_after", "status")
-
-    def __init__(self, status: int, retry_after: str | None, location: str | None, keeps: bool) -> None:
-        self.status: Final = status
-        self.retry_after: Final = retry_after
-        self.location: Final = location
-        self.keeps: Final = keeps
 
 
 class Head(NamedTuple):
@@ -104,6 +86,8 @@ class Lean:
     _held: list[Any] | None = None
     _method = ""
     _sent_whole = False
+    #: The last plain answer, and what it says. Most answers are the same, byte for byte, until the next second begins.
+    _last: tuple[bytes, Answer] | None = None
 
     # -- as urllib3 calls it -------------------------------------------------------------------------------------------
 
@@ -131,6 +115,7 @@ class Lean:
         self._held = held
 
     def getresponse(self) -> Any:
+        self.sock.settimeout(self.exchange.read_timeout)
         answer = self.exchange.answer = self._answer(self._method)
         self._say_idle()
         return HTTPResponse(body=b"", status=answer.status, version=11, preload_content=False)
@@ -155,7 +140,9 @@ class Lean:
         """
         connection: Any = self
         connection.begin_request()
-        self.sock.settimeout(self.exchange.read_timeout)
+        # To set it is a system call. To ask is none.
+        if self.sock.gettimeout() != self.exchange.read_timeout:
+            self.sock.settimeout(self.exchange.read_timeout)
         try:
             self._send(head, body)
         except OSError as error:
@@ -191,18 +178,20 @@ class Lean:
         if meanwhile is not None and self._sent_whole:
             meanwhile()
         # The collector has all of its time, however long that took here.
-        read_timeout = self.exchange.read_timeout
-        deadline = monotonic() + read_timeout
-        self.sock.settimeout(read_timeout)
+        deadline = monotonic() + self.exchange.read_timeout
         count = 0
         try:
-            count = self._receive(room)
-            plain = read_plain(bytes(room[:count]))
-            if plain is None:
-                answer = self._other_answer(method, deadline, bytes(room[:count]))
+            count = self.sock.recv_into(room) if self.gathers else self._receive(room)
+            data = bytes(room[:count])
+            last = self._last
+            answer = last[1] if last is not None and last[0] == data else read_plain(data)
+            if answer is None:
+                answer = self._other_answer(method, deadline, data)
             else:
-                keeps = self._read_body(plain, count, deadline, room) and not plain.closes and self._sent_whole
-                answer = Answer(plain.status, plain.retry_after, plain.location, keeps)
+                self._last = data, answer
+                whole = answer.size == count or self._read_body(answer, count, deadline, room)
+                if not (whole and self._sent_whole):
+                    answer = answer._replace(keeps=False)
         except ConnectionError:
             self.exchange.stale = self._answers > 0 and not count
             raise
@@ -211,25 +200,21 @@ class Lean:
         return answer
 
     def _receive(self, room: memoryview) -> int:
-        count: int
-        if self.gathers:
-            count = self.sock.recv_into(room)
-            return count
         thread = threading.get_ident()
         sockets.reading[thread] = self.sock
         try:
-            count = self.sock.recv_into(room)
+            count: int = self.sock.recv_into(room)
         finally:
             sockets.reading.pop(thread, None)
         return count
 
-    def _read_body(self, plain: Plain, count: int, deadline: float, room: memoryview) -> bool:
+    def _read_body(self, answer: Answer, count: int, deadline: float, room: memoryview) -> bool:
         """Read the rest of an answer. Returns whether that was all: nothing is missing, and nothing came after it.
 
         The status has been answered, so nothing that happens here changes the outcome.
         """
-        left = plain.size + plain.length - count
-        if plain.length >= ANSWER_LIMIT:
+        left = answer.size - count
+        if answer.length >= ANSWER_LIMIT:
             return False
         try:
             while left > 0:

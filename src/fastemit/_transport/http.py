@@ -21,8 +21,9 @@ from urllib3.util import Timeout, make_headers, parse_url
 from fastemit._interfaces import CONTENT_TYPE, DEFAULT_TIMEOUT, Cutoff, Outcome, RequestTransport
 from fastemit._process import sockets
 from fastemit._signals import raise_of_signal_handler
+from fastemit._transport.answers import Answer
 from fastemit._transport.connections import Exchange, pool_classes
-from fastemit._transport.exchange import Answer, Head, Lean, head_with_length, head_with_query
+from fastemit._transport.exchange import Head, Lean, head_with_length, head_with_query
 from fastemit._transport.proxies import proxy_for
 from fastemit._transport.responses import read_out
 from fastemit._transport.tls import Trust, trust_in
@@ -167,14 +168,13 @@ class HttpTransport(RequestTransport):
     def _go_on(self, method: str, query: str, body: bytes | memoryview | None) -> Answer | None:
         """A request over a connection that has been used before; None if there is no such connection."""
         head = self._heads.get(method)
-        if head is None:
-            return None
         pool, connection = self._pool, None
+        idle = None if head is None else pool.pool
+        if head is None or idle is None:
+            return None
         try:
-            connection = pool._get_conn()
-            if connection.is_closed:
-                closed, connection = connection, None
-                pool._put_conn(closed)
+            connection = idle.take_connected()
+            if connection is None:
                 return None
             text = head.for_query(query[1:]) if body is None else head.for_body(len(body))
             answer: Answer = connection.converse(method, text, body)
