@@ -21,12 +21,12 @@ import os
 import re
 import socket
 import stat
-import threading
 import time
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from fastemit._spool import ground
+from fastemit._spool.registry import registry
 from fastemit._time import wall_clock
 
 DAMAGED: Final = "damaged"
@@ -84,26 +84,6 @@ class Owner:
         return owner if fine else None
 
 
-class _Registry:
-    """The directories of this process. A forked child has none."""
-
-    def __init__(self) -> None:
-        self.process = os.getpid()
-        #: Held while a lock is tried, because two threads of one process would both get it.
-        self.lock = threading.RLock()
-        self.mine: set[tuple[int, int, str]] = set()
-
-
-_registry = _Registry()
-
-
-def _here() -> _Registry:
-    global _registry
-    if _registry.process != os.getpid():
-        _registry = _Registry()
-    return _registry
-
-
 class Home:
     """A directory that is locked by this process.
 
@@ -140,10 +120,10 @@ class Home:
                 opened.append(lock)
                 fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 _write(_OWNER, handle, owner.to_json())
-                _here().mine.add(key)
+                registry().mine.add(key)
                 os.rename(unfinished, name, src_dir_fd=parent, dst_dir_fd=parent)
             except BaseException:
-                _here().mine.discard(key)
+                registry().mine.discard(key)
                 with contextlib.suppress(OSError):
                     for file in (_LOCK, _OWNER):
                         ground.remove_file(os.path.join(unfinished, file), parent)
@@ -162,7 +142,7 @@ class Home:
         Args:
             anyones: also take a directory of another user, if the system permits it.
         """
-        registry = _here()
+        here = registry()
         try:
             parent = ground.open_directory(root)
         except OSError:
@@ -170,8 +150,8 @@ class Home:
         opened: list[int] = []
         try:
             key = (*_identity(parent), name)
-            with registry.lock:
-                if key in registry.mine:
+            with here.lock:
+                if key in here.mine:
                     return None
                 try:
                     handle = ground.open_directory(name, parent)
@@ -184,7 +164,7 @@ class Home:
                     # Another process may have removed it just before this one locked it.
                     if _identity(lock) != _identity_of(_LOCK, handle):
                         raise FileNotFoundError(_LOCK)
-                    registry.mine.add(key)
+                    here.mine.add(key)
                 except BaseException as error:
                     for each in opened:
                         os.close(each)
@@ -362,7 +342,7 @@ class Home:
         Those stay open.
         """
         if self.is_mine:
-            _here().mine.discard(self._key)
+            registry().mine.discard(self._key)
         # A file that gets this number next must not be mistaken for this directory.
         self._handle = -1
         files, self._files = self._files, []
