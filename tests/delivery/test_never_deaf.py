@@ -104,6 +104,9 @@ def test_flushes_end_while_drop_oldest_drops_what_they_wait_for(rig: Rig, backgr
     over.set()
     for each in running:
         each.result()
+    # What is in a request takes the room of another event, which would be dropped then.
+    rig.collector.reset()
+    assert emitter.drain(DEADLINE, retry=True)
     assert goes_on(rig, emitter)
 
 
@@ -159,7 +162,8 @@ def test_a_call_after_a_callback_closed_without_time_does_not_spin(rig: Rig, cal
         before = time.process_time()
         Running(lambda: put(emitter) if call == "input" else getattr(emitter, call)()).result()
     assert time.process_time() - before < 1.0
-    assert emitter.stats().queued_events > 0
+    # Only a `close` has time of its own.
+    assert (emitter.stats().queued_events > 0) == (call != "close")
 
 
 @pytest.mark.parametrize("by", ["room", "close"])
