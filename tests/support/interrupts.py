@@ -9,6 +9,7 @@ import dis
 import gc
 import signal
 import sys
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -21,24 +22,25 @@ class Interrupted(Exception):
     pass
 
 
-def _handler(_number: int, _frame: FrameType | None) -> None:
+def _interrupt() -> None:
     raise Interrupted
 
 
 class Interrupter:
     """Has a handler of SIGUSR1 raise `Interrupted` at the `at`-th point of these files at which a handler may run.
 
-    Files are named as in `_delivery/senders`, or by their path.
+    Files are named as in `_delivery/senders`, or by their path. Instead of raising, the handler may call `do`.
     """
 
-    def __init__(self, at: int, files: tuple[str, ...]) -> None:
+    def __init__(self, at: int, files: tuple[str, ...], do: Callable[[], object] = _interrupt) -> None:
         self.points = 0
+        self._do = do
         self._at = at
         self._files = tuple(name if name.endswith(".py") else f"{_HERE}/{name}.py" for name in files)
         self._previous: dict[FrameType, str] = {}
 
     def __enter__(self) -> Interrupter:
-        self._handler = signal.signal(signal.SIGUSR1, _handler)
+        self._handler = signal.signal(signal.SIGUSR1, self._handle)
         gc.disable()  # whose finalizers (of earlier pools) would be interrupted instead
         sys._getframe().f_trace_opcodes = True  # Python 3.12 looks whether any frame wants them when tracing begins
         sys.settrace(self._trace)
@@ -48,6 +50,9 @@ class Interrupter:
         sys.settrace(None)
         gc.enable()
         signal.signal(signal.SIGUSR1, self._handler)
+
+    def _handle(self, _number: int, _frame: FrameType | None) -> None:
+        self._do()
 
     def _trace(self, frame: FrameType, event: str, _: Any) -> Any:
         if frame.f_code.co_filename not in self._files:

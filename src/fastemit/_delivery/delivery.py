@@ -88,7 +88,7 @@ class Delivery(Flushing):
 
     def _start_over(self, interval: float | None, custom_retry_codes: dict[int, bool]) -> None:
         """The state of a process that has sent nothing yet."""
-        self._guard = Guard()
+        self._guard = Guard(self._spool)
         self._lock = self._guard.lock
         self.report.start_over(self._guard, _signal_of(weakref.ref(self.buffer)))
         self.buffer.share(self._lock)
@@ -121,6 +121,7 @@ class Delivery(Flushing):
             self._spool,
         )
         self._workers: Workers = Senders(self._parts, self._thread_count) if self.background else Inline(self._parts)
+        self._close_is_left = False  # a close was begun where nobody may wait for its end
         self._told_left = 0  # events that a close or the end of the process left, and has told of
         self._told_lost: list[range] = []  # numbers of those of which `on_lost` was told
         self._telling = 0  # threads that are in `tell_lost`

@@ -37,6 +37,7 @@ class Ending(ABC):
     _admission: Admission
     _courier: Courier
     _workers: Workers
+    _close_is_left: bool  # a close was begun where nobody may wait for its end
     _told_left: int  # events that a close or the end of the process left, and has told of
     _told_lost: list[range]  # numbers of those of which `on_lost` was told
     _telling: int  # threads that are in `tell_lost`
@@ -60,11 +61,16 @@ class Ending(ABC):
         """Send what is there within `timeout` seconds, and stop. Returns the number of events that are left."""
         self.notice_fork()
         with self._lock:
-            if self.buffer.closed or self._schedule.stopped:
+            if self.is_taken_care_of:
                 return self.buffer.unsettled_events
         deadline = monotonic() + timeout
         self.begin_close(deadline)
         return self.finish_close(deadline)
+
+    @property
+    def is_taken_care_of(self) -> bool:
+        """Whether a close is over, or somebody waits for its end. Then another call has nothing to do."""
+        return self._schedule.stopped or (self.buffer.closed and not self._close_is_left)
 
     def begin_close(self, deadline: float) -> None:
         self.notice_fork()
@@ -85,8 +91,10 @@ class Ending(ABC):
             The number of events that are left.
         """
         self.notice_fork()
-        if self._guard.must_not_wait():
-            # The senders go on, and the last one ends the close. Without senders the end of the process does.
+        self._close_is_left = self._guard.must_not_wait()
+        if self._close_is_left:
+            # The senders go on, and the last one ends the close. Without senders the next call of `close` does, or the
+            # end of the process.
             return self.buffer.unsettled_events
         # Nobody sends yet if no event came by `input`, and at the end of a process no thread starts any more.
         self._send_inline()

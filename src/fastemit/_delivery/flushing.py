@@ -30,7 +30,7 @@ class Flushing(Ending):
 
     def _look_into_spool(self) -> None:
         """Before the first event: take over what dead processes have left."""
-        if self._spool is not None and self._workers.state is State.NEW:
+        if self._spool is not None and self._workers.state is State.NEW and not self._guard.must_not_wait():
             self._spool.tend()
             self._workers.looked = True
 

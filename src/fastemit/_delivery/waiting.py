@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import weakref
 from collections import deque
 from collections.abc import Iterator
 from typing import Any, Final
 
+from fastemit._interfaces import Keeping
 from fastemit._time import monotonic
 
 #: A thread that has waited for room for this many seconds goes before new ones.
@@ -25,10 +27,15 @@ class Guard:
 
     The lock is reentrant, because a signal handler may interrupt a thread that holds it. It is never held during a
     request, a callback or a wait.
+
+    Args:
+        files: what the events are in, if they are in files.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, files: Keeping | None = None) -> None:
         self.lock = threading.RLock()
+        # Files know the reporter, which knows this.
+        self._files = None if files is None else weakref.ref(files)
         #: Identifiers of the threads that send: sender threads, and others while they send.
         self.sending: set[int] = set()
 
@@ -36,11 +43,15 @@ class Guard:
         """Whether this thread, if it waited for the delivery, would wait for itself.
 
         That is so in a thread that sends (also in a callback), and in a signal handler or finalizer that runs while its
-        thread holds the lock. There is one lock for all of the state, so one look is enough.
+        thread holds the lock, or is in the middle of work on files. There is one lock for all of the state, so one look
+        is enough for that.
         """
         # Private, but threading.Condition relies on it, and gevent's lock has it for that reason.
         owned: bool = self.lock._is_owned()  # type: ignore[attr-defined]
-        return owned or threading.get_ident() in self.sending
+        if owned or threading.get_ident() in self.sending:
+            return True
+        files = None if self._files is None else self._files()
+        return files is not None and files.at_work_here
 
     @contextlib.contextmanager
     def as_sender(self) -> Iterator[None]:

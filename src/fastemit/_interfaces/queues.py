@@ -168,12 +168,23 @@ class Keeping(Protocol):
         """Whether the rest was left to other emitters."""
         ...
 
+    @property
+    def at_work_here(self) -> bool:
+        """Whether this thread is in the middle of work on files that no other thread can do meanwhile.
+
+        That can be so in a signal handler alone.
+        """
+        ...
+
     def due_at(self) -> float:
         """When `tend` must be called at the latest, by the monotonic clock."""
         ...
 
     def tend(self, take_over: bool = True) -> bool:
-        """Look after the files. True if there may be room now where there was none. No lock is held."""
+        """Look after the files. True if there may be room now where there was none. No lock is held.
+
+        In the middle of that work it does nothing.
+        """
         ...
 
     def tidy(self) -> None:

@@ -9,7 +9,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from fastemit._buffer import EventBuffer
 from fastemit._files import format_file, read_header
@@ -19,6 +19,7 @@ from fastemit._spool.ground import checked_root
 from fastemit._spool.home import Owner
 from fastemit._spool.life import File, Life
 from fastemit._spool.making import Maker
+from fastemit._spool.registry import registry
 from fastemit._spool.writing import Unwritten, find_unwritten, write_disk
 from fastemit._time import monotonic
 from fastemit._words import counted
@@ -160,6 +161,14 @@ class Spool:
         """Whether dead processes have left files that are not in the buffer yet."""
         return self._life.estate.waiting
 
+    @property
+    def at_work_here(self) -> bool:
+        """Whether this thread holds a lock of the files, which a signal handler may find."""
+        life = self._life
+        # Private, but threading.Condition relies on it, and gevent's lock has it for that reason.
+        locks: tuple[Any, ...] = (life.lock, life.making_lock, registry().lock)
+        return any(lock._is_owned() for lock in locks)
+
     def due_at(self) -> float:
         """When to call `tend` even if the buffer needs nothing, on the monotonic clock."""
         life = self._life
@@ -213,10 +222,10 @@ class Spool:
         """Map a file that was parked. False when that is not possible now."""
         life = self._life
         buffer = self._buffer()
-        if buffer is None or life.closed:
+        if buffer is None:
             return False
         with life.lock:
-            brought = self._bring(life, buffer, number)
+            brought = not life.closed and self._bring(life, buffer, number)
         self._tell()
         return brought
 
@@ -250,13 +259,16 @@ class Spool:
             take_over: False to take over nothing now.
 
         Returns:
-            Whether there may be room where there was none.
+            Whether there may be room where there was none. In a signal handler that has interrupted this work, nothing
+            is done, and the answer is False.
         """
         buffer = self._buffer()
         life = self._life
-        if buffer is None or life.closed:
+        if buffer is None or self.at_work_here:
             return False
         with life.lock:
+            if life.closed:
+                return False
             self._look_after_files(life, buffer, gone=self._was_removed(life))
             if take_over and self.takes_over:
                 self._look_for_the_dead(life)
@@ -290,10 +302,10 @@ class Spool:
         """
         buffer = self._buffer()
         life = self._life
-        if buffer is None or life.closed or not buffer.wants_service:
+        if buffer is None or not buffer.wants_service:
             self._served_meanwhile = True
             return
-        if life.lock._is_owned():  # type: ignore[attr-defined]
+        if self.at_work_here:
             # A signal handler has interrupted this work, and makes a request.
             return
         try:
@@ -301,9 +313,10 @@ class Spool:
                 # Whoever holds it does this work. The answer must not wait for that.
                 return
             self._served_meanwhile = True
-            self._look_after_files(life, buffer)
-            if self.takes_over:
-                self._feed(life, buffer)
+            if not life.closed:
+                self._look_after_files(life, buffer)
+                if self.takes_over:
+                    self._feed(life, buffer)
         except Exception as error:  # noqa: BLE001 - the answer counts more than this, and `tend` meets it again
             raise_of_signal_handler(error)
             life.feed_at = 0.0
@@ -380,9 +393,9 @@ class Spool:
         """Remove files without events, and the directory if it is empty. A directory is made again when needed."""
         buffer = self._buffer()
         life = self._life
-        if life.closed:
-            return
         with life.lock:
+            if life.closed:
+                return
             # Not between the two steps of making a file. A file that was made is then either lent, or not seen here.
             with life.making_lock:
                 if buffer is not None:
