@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import threading
 import time
@@ -53,24 +52,6 @@ def test_with_lets_an_error_pass_and_closes(rig: Rig) -> None:
     with pytest.raises(ZeroDivisionError), emitter:
         _ = 1 / 0
     assert numbers(rig.collector.events) == [0, 1, 2]
-
-
-@BACKGROUND
-@pytest.mark.parametrize("awaited", [False, True])
-def test_a_close_after_that_of_a_callback_waits_for_the_end(rig: Rig, background: bool, awaited: bool) -> None:
-    rig.collector.respond(delay=0.05, times=None)
-    called = threading.Event()
-
-    def on_success(_: list[dict[str, Any]]) -> None:
-        emitter.close()
-        called.set()
-
-    emitter = rig.emitter(background=background, on_success=on_success, max_request_bytes=1024)
-    put(emitter, 100)
-    emitter.async_flush()
-    assert called.wait(DEADLINE)
-    assert (asyncio.run(emitter.aclose()) if awaited else emitter.close()) == 0
-    assert numbers(rig.collector.events) == list(range(100))
 
 
 @BACKGROUND

@@ -73,9 +73,10 @@ async def _drain_here(delivery: Delivery, deadline: float | None, retry: bool) -
 async def close(delivery: Delivery, timeout: float) -> int:
     """`Delivery.close`, while the loop goes on. When the task is cancelled, the senders end the close."""
     deadline = monotonic() + timeout
-    if delivery.is_taken_care_of or not delivery.sends_by_itself():
+    if delivery.close_is_somebodys or not delivery.sends_by_itself():
         return delivery.close(timeout)
-    delivery.begin_close(deadline)
+    if not delivery.claim_close(deadline):
+        return delivery.buffer.unsettled_events
     closer = AwaitedFlush(0)
     delivery.join_close(closer)
     try:

@@ -147,8 +147,8 @@ class Draining:
             timeout: seconds it may take; None for `shutdown_timeout`.
 
         Returns:
-            The number of events left, which is also logged. A second call has no effect, unless the first came where
-            nobody may wait, as in a callback. Then the second waits for the end.
+            The number of events left, which is also logged. A second call has no effect, unless the first came from a
+            callback, which may not wait: a second one from elsewhere waits for the end.
         """
         delivery, seconds = self._to_close(timeout)
         return 0 if delivery is None else delivery.close(seconds)
@@ -211,8 +211,8 @@ class Draining:
             timeout: seconds it may take; None for `shutdown_timeout`.
 
         Returns:
-            The number of events left, which is also logged. A second call has no effect, unless the first came where
-            nobody may wait, as in a callback. Then the second waits for the end.
+            The number of events left, which is also logged. A second call has no effect, unless the first came from a
+            callback, which may not wait: a second one from elsewhere waits for the end.
         """
         delivery, seconds = self._to_close(timeout)
         if delivery is None:

@@ -59,20 +59,33 @@ class Ending(ABC):
 
     def close(self, timeout: float) -> int:
         """Send what is there within `timeout` seconds, and stop. Returns the number of events that are left."""
-        self.notice_fork()
-        with self._lock:
-            if self.is_taken_care_of:
-                return self.buffer.unsettled_events
         deadline = monotonic() + timeout
-        self.begin_close(deadline)
-        return self.finish_close(deadline)
+        return self.finish_close(deadline) if self.claim_close(deadline) else self.buffer.unsettled_events
 
     @property
-    def is_taken_care_of(self) -> bool:
+    def close_is_somebodys(self) -> bool:
         """Whether a close is over, or somebody waits for its end. Then another call has nothing to do."""
         return self._schedule.stopped or (self.buffer.closed and not self._close_is_left)
 
+    def claim_close(self, deadline: float) -> bool:
+        """`begin_close`, unless that is somebody's already.
+
+        Returns:
+            Whether the caller has to wait for the end, by `finish_close`. Only one has to. A callback may not wait. The
+            senders go on then, and the last one ends the close. Without senders the next call elsewhere does, or the
+            end of the process.
+        """
+        self.notice_fork()
+        waits = not self._guard.must_not_wait()  # asked before the lock is taken, which is one of the reasons
+        with self._lock:
+            if self.close_is_somebodys or (self.buffer.closed and not waits):
+                return False
+            self._close_is_left = not waits
+            self.begin_close(deadline)
+        return waits
+
     def begin_close(self, deadline: float) -> None:
+        """Take no more events, and have what is there sent until `deadline`, on the monotonic clock. Does not wait."""
         self.notice_fork()
         with self._lock:
             self._schedule.close(deadline, monotonic())
@@ -91,10 +104,7 @@ class Ending(ABC):
             The number of events that are left.
         """
         self.notice_fork()
-        self._close_is_left = self._guard.must_not_wait()
-        if self._close_is_left:
-            # The senders go on, and the last one ends the close. Without senders the next call of `close` does, or the
-            # end of the process.
+        if self._guard.must_not_wait():
             return self.buffer.unsettled_events
         # Nobody sends yet if no event came by `input`, and at the end of a process no thread starts any more.
         self._send_inline()
@@ -255,6 +265,11 @@ class Ending(ABC):
         """
         self.notice_fork()
         if self._guard.must_not_wait():
+            return 0
+        if self._close_is_left:
+            # It was begun in a callback, and nobody has waited since.
+            self._close_is_left = False
+            self.finish_close(deadline)
             return 0
         self._send_inline()
         workers = self._workers

@@ -161,7 +161,7 @@ class RoomQueue:
             self.waiting.remove(inbox)
 
     def wake(self, places: int | None = None) -> None:
-        """Wake the first `count` of them, or all."""
+        """Wake the first `places` of them, or all."""
         while self.waiting and (places is None or places > 0):
             self.waiting.popleft().put(None)
             if places is not None:

@@ -172,7 +172,7 @@ class Keeping(Protocol):
     def at_work_here(self) -> bool:
         """Whether this thread is in the middle of work on files that no other thread can do meanwhile.
 
-        That can be so in a signal handler alone.
+        That can be so in a signal handler or a finalizer alone.
         """
         ...
 
