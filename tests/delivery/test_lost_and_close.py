@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from typing import Any
+
+import pytest
 
 from tests.support.delivery import DEADLINE, Rig, Running, numbers, put
 
 
-def test_close_waits_until_a_sender_that_tells_of_the_same_events_has_done_so(rig: Rig) -> None:
+@pytest.mark.parametrize("awaited", [False, True])
+def test_close_waits_until_a_sender_that_tells_of_the_same_events_has_done_so(rig: Rig, awaited: bool) -> None:
     entered, release = threading.Event(), threading.Event()
     told: list[int] = []
 
@@ -23,7 +27,7 @@ def test_close_waits_until_a_sender_that_tells_of_the_same_events_has_done_so(ri
     # As the last sender does when its time is up.
     sender = Running(emitter._delivery.tell_lost)
     assert entered.wait(DEADLINE)
-    closing = Running(lambda: (emitter.close(0), told.copy()))
+    closing = Running(lambda: (asyncio.run(emitter.aclose(0)) if awaited else emitter.close(0), told.copy()))
     assert closing.goes_on()
     release.set()
     assert closing.result() == (1, [0])

@@ -87,4 +87,9 @@ async def close(delivery: Delivery, timeout: float) -> int:
     except BaseException:
         delivery.leave_close(closer)
         raise
-    return delivery.finish_close(monotonic(), patience=0.0)
+    left = delivery.finish_close(monotonic(), patience=0.0)
+    # As `finish_close` does when it may block: a sender tells `on_lost` of the rest, and the process may end next.
+    until = monotonic() + lifecycle.LAST_STEPS
+    while delivery.telling and monotonic() < until:
+        await asyncio.sleep(lifecycle.A_MOMENT)
+    return left

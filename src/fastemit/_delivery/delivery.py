@@ -124,7 +124,7 @@ class Delivery(Flushing):
         self._close_is_left = False  # a close was begun where nobody may wait for its end
         self._told_left = 0  # events that a close or the end of the process left, and has told of
         self._told_lost: list[range] = []  # numbers of those of which `on_lost` was told
-        self._telling = 0  # threads that are in `tell_lost`
+        self.telling = 0  # threads that are in `tell_lost`
         self._dropped = False  # nobody has the emitter any more
         self._workers.look_for_hooks()
         with self._lock:

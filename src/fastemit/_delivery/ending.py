@@ -40,7 +40,7 @@ class Ending(ABC):
     _close_is_left: bool  # a close was begun where nobody may wait for its end
     _told_left: int  # events that a close or the end of the process left, and has told of
     _told_lost: list[range]  # numbers of those of which `on_lost` was told
-    _telling: int  # threads that are in `tell_lost`
+    telling: int  # threads that are in `tell_lost`
     _dropped: bool  # nobody has the emitter any more
 
     @abstractmethod
@@ -134,7 +134,7 @@ class Ending(ABC):
         """`tell_lost`, and wait for a sender that tells of the same events, because the process may end next."""
         self.tell_lost()
         until = monotonic() + patience
-        while self._telling and monotonic() < until:
+        while self.telling and monotonic() < until:
             sleep(lifecycle.A_MOMENT)
 
     @property
@@ -154,12 +154,12 @@ class Ending(ABC):
         if not self._tells_lost:
             return
         with self._lock:
-            self._telling += 1
+            self.telling += 1
         try:
             self._tell_lost()
         finally:
             with self._lock:
-                self._telling -= 1
+                self.telling -= 1
 
     def _tell_lost(self) -> None:
         taken: list[EventBatch] = []
