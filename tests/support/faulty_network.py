@@ -157,7 +157,9 @@ class FaultyNetwork:
     def settle(self, timeout: float = 10.0) -> None:
         """Wait until no connection is open and nothing is under way, of those that were accepted."""
         deadline = time.monotonic() + timeout
-        for thread in list(self._threads)[1:]:
+        with self._lock:
+            serving = self._threads[1:]
+        for thread in serving:
             thread.join(max(deadline - time.monotonic(), 0))
             assert not thread.is_alive(), "a connection does not end"
 
@@ -165,8 +167,10 @@ class FaultyNetwork:
 
     def _spawn(self, function: Callable[[], None]) -> None:
         thread = threading.Thread(target=function, name="faulty-network", daemon=True)
-        thread.start()
-        self._threads.append(thread)
+        with self._lock:
+            # In one step, because `settle` may come as soon as the thread has passed something on.
+            thread.start()
+            self._threads.append(thread)
 
     def _accept(self) -> None:
         while not self._over.is_set():
