@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import subprocess
 import sys
 import threading
 from typing import Any
@@ -14,6 +13,7 @@ import pytest
 from fastemit import Emitter
 from tests.support.delivery import DEADLINE, Rig, Running, numbers, put, senders
 from tests.support.environment import environment
+from tests.support.processes import watched
 from tests.support.waiting import until
 
 BACKGROUND = pytest.mark.parametrize("background", [True, False])
@@ -90,13 +90,7 @@ e = fastemit.Emitter({rig.collector.url!r}, background=False, on_failure=lambda 
 e.input({{"n": 1}})
 e.flush()
 """
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", script],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE,
-        check=True,
-    )
+    with watched([sys.executable, "-c", script], env=environment()) as program:
+        done = program.wait()
     assert "closed with 1 event left, which is lost when the process ends" in done.stderr
     assert "were not flushed" not in done.stderr
